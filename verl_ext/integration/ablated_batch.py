@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image-ablated view of one of verl's micro-batches, made from what the micro-batch already holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tensordict import TensorDict
+from torch import Tensor
+from torch.nested import nested_tensor_from_jagged
+from verl.utils import tensordict_utils as tu
+from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
+
+from verl_ext.ablation import random_patch_rows
+from verl_ext.ablation.drop_vision import PackedSequences, drop_vision
+from verl_ext.ablation.seeding import generators, sample_rows
+from verl_ext.ablation.spec import AblationSpec
+
+Inputs = dict[str, Any]
+"""`multi_modal_inputs` of one row: `pixel_values` (N, D), `image_grid_thw` (images, 3), ..."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an ablation must know about the model.
+
+    Attributes:
+        vision_token_ids: ids of the placeholder tokens that image and video features replace.
+        merge_size: patches along one side of the square that becomes one image token.
+        image_mean, image_std: the processor's normalisation, one number per channel.
+    """
+
+    vision_token_ids: tuple[int, ...]
+    merge_size: int
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """An ablation ready to be applied: what to do, to which model, with which seed."""
+
+    spec: AblationSpec
+    model: ModelFacts
+    seed: int
+
+    def __call__(self, micro_batch: TensorDict, step: int) -> TensorDict:
+        """A shallow copy of `micro_batch` whose images are ablated; the original is left as it is.
+
+        Args:
+            micro_batch: `input_ids`, `position_ids`, `prompts`, `responses` (jagged) and `multi_modal_inputs`.
+            step: training step, for the seed of the masks.
+        """
+        ablated = micro_batch.copy()
+        if self.spec.kind == "drop_vision":
+            return self._without_vision(ablated)
+        return self._with_black_patches(ablated, step)
+
+    def _without_vision(self, batch: TensorDict) -> TensorDict:
+        packed = unpack(batch)
+        shorter = drop_vision(packed, batch["responses"].offsets().diff(), list(self.model.vision_token_ids))
+        batch["input_ids"] = nested_tensor_from_jagged(shorter.input_ids, shorter.offsets)
+        batch["position_ids"] = nested_tensor_from_jagged(shorter.position_ids, shorter.offsets, jagged_dim=2)
+        set_row_inputs(batch, [{} for _ in row_inputs(batch)])
+        return batch
+
+    def _with_black_patches(self, batch: TensorDict, step: int) -> TensorDict:
+        prompts, responses = batch["prompts"].unbind(), batch["responses"].unbind()
+        rows = []
+        for index, inputs in enumerate(row_inputs(batch)):
+            identity = (prompts[index],) if self.spec.scope == "prompt" else (prompts[index], responses[index])
+            rows.append(self._blacken(inputs, step, *identity))
+        set_row_inputs(batch, rows)
+        return batch
+
+    def _blacken(self, inputs: Inputs, step: int, *identity: Tensor) -> Inputs:
+        if not has_image(inputs):
+            return inputs
+        pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
+        masked = random_patch_rows(
+            pixels,
+            grid,
+            mean=self.model.image_mean,
+            std=self.model.image_std,
+            probability=self.spec.probability,
+            generators=generators(self.seed, step, grid.shape[0], *identity, grid, sample_rows(pixels)),
+        )
+        return {**inputs, "pixel_values": masked}
+
+
+def row_inputs(batch: TensorDict) -> list[Inputs]:
+    """`multi_modal_inputs` row by row; an empty dict where a row has none."""
+    if "multi_modal_inputs" not in batch.keys():
+        return [{} for _ in range(batch.batch_size[0])]
+    rows = [getattr(row, "data", row) for row in batch["multi_modal_inputs"]]
+    return [dict(row) if row else {} for row in rows]
+
+
+def set_row_inputs(batch: TensorDict, rows: list[Inputs]) -> None:
+    """Replace `multi_modal_inputs`, one dict a row."""
+    tu.assign_non_tensor_stack(batch, "multi_modal_inputs", rows)
+
+
+def has_image(inputs: Inputs) -> bool:
+    """Whether a row carries image features."""
+    return inputs.get("pixel_values") is not None
+
+
+def unpack(batch: TensorDict) -> PackedSequences:
+    """The sequences of a micro-batch without padding, position ids as (R, N)."""
+    maybe_fix_3d_position_ids(batch)
+    input_ids, position_ids = batch["input_ids"], batch["position_ids"]
+    values = position_ids.values()
+    return PackedSequences(input_ids.values(), values if values.ndim == 2 else values[None], input_ids.offsets())

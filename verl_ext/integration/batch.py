@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small per-token fields of a rollout batch, fetched from TransferQueue, padded, and without padding rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from torch import Tensor
+from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_to_nested
+
+from verl_ext.integration.ablated_pass import HAS_IMAGE
+from verl_ext.integration.advantage import group_ids
+from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """A batch as the driver sees it.
+
+    Attributes:
+        meta: verl's handle of the batch.
+        fields: jagged fields as they lie in TransferQueue, all rows.
+        real: (B,) bool, false for the rows that verl added to make the batch divisible.
+    """
+
+    meta: KVBatchMeta
+    fields: TensorDict
+    real: Tensor
+
+    @classmethod
+    def fetch(cls, meta: KVBatchMeta, *names: str) -> RolloutBatch:
+        """Fetch `names`, never the images."""
+        fields = tq.kv_batch_get(keys=meta.keys, partition_id=meta.partition_id, select_fields=list(names))
+        real = torch.tensor([not tag.get("is_padding", False) for tag in meta.tags], dtype=torch.bool)
+        return cls(meta, fields, real)
+
+    def padded(self, name: str) -> Tensor:
+        """(B', T) values of the real rows, zero behind each response."""
+        return self.fields[name].to_padded_tensor(0)[self.real]
+
+    def signals(self) -> RolloutSignals:
+        """The signals of the real rows; needs uid, response_mask, old_log_probs and whatever was measured."""
+        mask = self.padded("response_mask").bool()
+        measured = ABLATED_LOG_PROB in self.fields.keys()
+        return RolloutSignals(
+            response_mask=mask,
+            has_image=self.fields[HAS_IMAGE][self.real] if measured else mask.new_zeros(mask.shape[0]),
+            group_ids=group_ids([uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]),
+            old_log_prob=self.padded("old_log_probs").float(),
+            ablated_log_prob=self.padded(ABLATED_LOG_PROB).float() if measured else None,
+        )
+
+    def write(self, name: str, values: Tensor) -> KVBatchMeta:
+        """Write (B', T) `values` of the real rows back as the jagged field `name`; padding rows keep theirs.
+
+        Returns:
+            The handle that verl's next stage must use.
+        """
+        full = self.fields[name].to_padded_tensor(0).clone()
+        full[self.real] = values.to(full.dtype)
+        fields = TensorDict({name: response_to_nested(full, self.fields[name])}, batch_size=len(self.meta))
+        return tq.kv_batch_put(keys=self.meta.keys, partition_id=self.meta.partition_id, fields=fields)

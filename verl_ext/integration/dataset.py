@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's data set, refusing rows whose images are missing, unreadable or not the ones that the prompt names."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import datasets
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from verl_ext.data.row_check import check_row
+
+logger = logging.getLogger(__name__)
+
+
+class CheckedRLHFDataset(RLHFDataset):
+    """verl's `RLHFDataset`; chosen by `data.custom_cls` in the `perception` configuration group."""
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """The row.
+
+        Raises:
+            DataError: the row cannot be trained on; names the row and the reason.
+        """
+        row = self.dataframe[item]
+        check_row(
+            row[self.prompt_key],
+            row.get(self.image_key) or [],
+            row.get(self.video_key) or [],
+            name=self._row_name(item, row),
+        )
+        return super().__getitem__(item)
+
+    def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset = None) -> datasets.Dataset:
+        """verl's filter, saying at WARNING how many rows it left out (it also leaves out rows that it cannot read)."""
+        kept = super().maybe_filter_out_long_prompts(dataframe)
+        dropped = len(dataframe) - len(kept)
+        if dropped:
+            logger.warning(
+                "%d of %d rows of %s are left out: longer than data.max_prompt_length=%d tokens, or unreadable (verl "
+                "prints the traceback of those above)",
+                dropped,
+                len(dataframe),
+                self.original_data_files,
+                self.max_prompt_length,
+            )
+        return kept
+
+    def _row_name(self, item: int, row: dict[str, Any]) -> str:
+        index = (row.get("extra_info") or {}).get("index")
+        return f"row {item} of {list(self.original_data_files)} (extra_info.index {index})"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's policy loss plus the terms of the perception methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import agg_loss
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.config import ActorConfig
+from verl.workers.utils.padding import no_padding_2_padding
+
+from verl_ext.integration.ablated_pass import HAS_IMAGE
+from verl_ext.methods.base import ABLATED_LOG_PROB, LossInputs, LossTerm, Method
+
+STEPS_DONE = "perception_steps_done"
+TOTAL_STEPS = "perception_total_steps"
+BaseLoss = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
+
+
+def perception_loss(
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+    *,
+    base_loss: BaseLoss,
+    config: ActorConfig,
+    methods: Sequence[Method],
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """`base_loss` plus every term of every method; a drop-in for verl's `set_loss_fn`.
+
+    Args:
+        model_output: `log_probs` (jagged over whole sequences) and whatever else the engine produced.
+        data: the micro-batch; needs `ablated_log_prob` and `has_image` if a method reads them.
+        dp_group: passed through.
+        base_loss: verl's own loss with its configuration bound.
+        config: the actor's configuration. `base_loss` has just written the mini-batch's normaliser into its
+            `global_batch_info`, so the terms are averaged exactly as the policy loss is, whatever the split.
+        methods: the active methods.
+    """
+    loss, metrics = base_loss(model_output=model_output, data=data, dp_group=dp_group)
+    inputs = _loss_inputs(model_output, data)
+    for method in methods:
+        for term in method.loss_terms(inputs):
+            value = _aggregate(term, inputs.response_mask, config)
+            loss = loss + term.coef * value
+            metrics[f"perception/{method.name}/{term.name}"] = Metric(value=value, aggregation=AggregationType.SUM)
+            metrics[f"perception/{method.name}/{term.name}_coef"] = term.coef
+    return loss, metrics
+
+
+def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict) -> LossInputs:
+    mask = data["response_mask"].to_padded_tensor(0).bool()
+    ablated = data.get(ABLATED_LOG_PROB, None)
+    return LossInputs(
+        log_prob=no_padding_2_padding(model_output["log_probs"], data),
+        response_mask=mask,
+        has_image=data[HAS_IMAGE] if HAS_IMAGE in data.keys() else mask.new_zeros(mask.shape[0]),
+        ablated_log_prob=None if ablated is None else ablated.to_padded_tensor(0.0),
+        steps_done=data[STEPS_DONE],
+        total_steps=data[TOTAL_STEPS],
+    )
+
+
+def _aggregate(term: LossTerm, mask: torch.Tensor, config: ActorConfig) -> torch.Tensor:
+    mode = "token-mean" if term.token_mean else config.loss_agg_mode
+    return agg_loss(loss_mat=term.values, loss_mask=mask, loss_agg_mode=mode, **config.global_batch_info)

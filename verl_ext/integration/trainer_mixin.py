@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the perception trainers add to verl's v1 trainers, by overriding hooks and calling `super()`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from omegaconf import DictConfig, open_dict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.debug import marked_timer
+
+from verl_ext.integration.advantage import combined_weights
+from verl_ext.integration.agreement import log_prob_correlation, require_agreement
+from verl_ext.integration.batch import RolloutBatch
+from verl_ext.integration.config import Perception, parse
+from verl_ext.integration.loss import STEPS_DONE, TOTAL_STEPS
+from verl_ext.integration.metrics import signal_metrics, weight_metrics
+from verl_ext.integration.validation import validate
+from verl_ext.integration.worker import STEP, PerceptionActorRolloutRefWorker
+from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
+
+logger = logging.getLogger(__name__)
+
+Base = PPOTrainer if TYPE_CHECKING else object
+ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef)
+
+
+class PerceptionTrainerMixin(Base):
+    """Put before one of verl's v1 trainers; `base_mode` is the name under which verl knows that trainer."""
+
+    base_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        validate(config)
+        self.perception: Perception = parse(config.perception)
+        self._warned_without_images = False
+        with open_dict(config):
+            # verl's trainers read their own section by this name.
+            config.trainer.v1.trainer_mode = self.base_mode
+            config.actor_rollout_ref.perception = config.perception
+        super().__init__(config)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in ACTOR_ROLES:
+            if role in self.role_worker_mapping:
+                self.role_worker_mapping[role] = ray.remote(PerceptionActorRolloutRefWorker)
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch = super()._compute_old_log_prob(batch, metrics=metrics)
+        self._check_rollout(batch, metrics)
+        if ABLATED_LOG_PROB in self.perception.signals:
+            self._measure_ablated_log_prob(batch)
+        return batch
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch = super()._compute_advantage(batch, metrics=metrics)
+        names = ["uid", "response_mask", "old_log_probs", "advantages", *self._signal_fields()]
+        rollout = RolloutBatch.fetch(batch, *names)
+        signals = rollout.signals()
+        self._warn_without_images(signals)
+        metrics.update(signal_metrics(signals))
+        weights = combined_weights(self.perception.methods, signals)
+        if weights is None:
+            return batch
+        metrics.update(weight_metrics(weights, signals.response_mask))
+        return rollout.write("advantages", rollout.padded("advantages") * weights)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})
+        return super()._update_actor(batch, metrics=metrics)
+
+    def _measure_ablated_log_prob(self, batch: KVBatchMeta) -> None:
+        """Run the ablated pass with the clean pass's settings; the worker writes its result to TransferQueue."""
+        batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, STEP: self.global_steps})
+        batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
+        before = self.timing_raw.get("ablated_log_prob", 0.0)
+        with marked_timer("ablated_log_prob", self.timing_raw, color="purple"):
+            self.actor_rollout_wg.compute_ablated_log_prob(batch)
+        # verl's timer of the clean pass encloses this hook; keep the two apart.
+        elapsed = self.timing_raw["ablated_log_prob"] - before
+        self.timing_raw["old_log_prob"] = self.timing_raw.get("old_log_prob", 0.0) - elapsed
+
+    def _check_rollout(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+        if not self.config.actor_rollout_ref.rollout.calculate_log_probs:
+            return
+        rollout = RolloutBatch.fetch(batch, "response_mask", "rollout_log_probs", "old_log_probs")
+        correlation = log_prob_correlation(
+            rollout.padded("rollout_log_probs"), rollout.padded("old_log_probs"), rollout.padded("response_mask")
+        )
+        metrics["perception/rollout_actor_log_prob_corr"] = correlation
+        require_agreement(correlation, self.perception.options.min_rollout_correlation, self.global_steps)
+
+    def _signal_fields(self) -> list[str]:
+        return [ABLATED_LOG_PROB, "has_image"] if ABLATED_LOG_PROB in self.perception.signals else []
+
+    def _warn_without_images(self, signals: RolloutSignals) -> None:
+        if self._warned_without_images or not self.perception.signals or torch.any(signals.has_image):
+            return
+        self._warned_without_images = True
+        logger.warning(
+            "step %d: no row of the batch has an image, so %s leaves it as verl's %s would; is data.image_key=%s the "
+            "column that holds the images?",
+            self.global_steps,
+            ", ".join(method.name for method in self.perception.methods),
+            self.perception.options.base_estimator,
+            self.config.data.get("image_key", "images"),
+        )

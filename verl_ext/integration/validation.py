@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the rest of verl's configuration fit the `perception` section? Checked before Ray starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_ext.errors import ConfigurationError
+from verl_ext.integration.config import Perception, parse
+from verl_ext.methods.base import LOGITS_SIGNALS
+
+TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
+STRATEGIES = ("fsdp", "fsdp2")
+
+
+def validate(config: DictConfig) -> None:
+    """Check a composed verl configuration that has a `perception` section.
+
+    Raises:
+        ConfigurationError: names the first key that does not fit, its value, and what to write instead.
+    """
+    perception = parse(config.perception)
+    _check_trainer(config)
+    _check_estimator(config, perception)
+    _check_rollout(config, perception)
+    _check_engine(config, perception)
+
+
+def _check_trainer(config: DictConfig) -> None:
+    if not _get(config, "trainer.use_v1", True):
+        raise _error(config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True")
+    mode = _get(config, "trainer.v1.trainer_mode")
+    if mode not in TRAINER_MODES:
+        wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
+        raise _error(config, "trainer.v1.trainer_mode", f"this trainer ignores the section; write {wanted}")
+
+
+def _check_estimator(config: DictConfig, perception: Perception) -> None:
+    # Imported late: it loads torch and verl, which main_ppo has loaded by now.
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, AdvantageEstimator
+
+    known = {str(getattr(name, "value", name)) for name in ADV_ESTIMATOR_REGISTRY} | {AdvantageEstimator.GAE.value}
+    base = perception.options.base_estimator
+    if base not in known:
+        raise _error(config, "perception.base_estimator", f"write one of verl's: {', '.join(sorted(known))}")
+    if _get(config, "algorithm.adv_estimator") != base:
+        remedy = f"choose the estimator by perception.base_estimator (now {base}) and leave this key alone"
+        raise _error(config, "algorithm.adv_estimator", remedy)
+
+
+def _check_rollout(config: DictConfig, perception: Perception) -> None:
+    if _get(config, "algorithm.rollout_correction.bypass_mode", False) and perception.signals:
+        raise _error(
+            config,
+            "algorithm.rollout_correction.bypass_mode",
+            "the clean and the ablated view must come from the same engine and weights, but bypass mode takes the "
+            "clean one from the rollout; write algorithm.rollout_correction.bypass_mode=False",
+        )
+    bound = perception.options.min_rollout_correlation
+    if bound is not None and not _get(config, "actor_rollout_ref.rollout.calculate_log_probs", False):
+        raise _error(
+            config,
+            "actor_rollout_ref.rollout.calculate_log_probs",
+            f"perception.min_rollout_correlation={bound} needs them; write "
+            "actor_rollout_ref.rollout.calculate_log_probs=True, or perception.min_rollout_correlation=null",
+        )
+
+
+def _check_engine(config: DictConfig, perception: Perception) -> None:
+    strategy = _get(config, "actor_rollout_ref.actor.strategy")
+    if perception.signals and strategy not in STRATEGIES:
+        remedy = f"the ablated pass runs on {' and '.join(STRATEGIES)}; write one of them"
+        raise _error(config, "actor_rollout_ref.actor.strategy", remedy)
+    needs_logits = perception.signals & LOGITS_SIGNALS
+    if needs_logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
+        remedy = f"fused kernels never produce the logits that {', '.join(sorted(needs_logits))} needs; write False"
+        raise _error(config, "actor_rollout_ref.model.use_fused_kernels", remedy)
+
+
+def _get(config: DictConfig, key: str, default: Any = None) -> Any:
+    return OmegaConf.select(config, key, default=default)
+
+
+def _error(config: DictConfig, key: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError(key=key, value=_get(config, key), remedy=remedy)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's actor worker with one more role method: the log-probabilities of the image-ablated view."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.profiler import DistProfiler
+from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from verl_ext.integration.ablated_batch import Ablation
+from verl_ext.integration.ablated_pass import ablated_forward, signal_fields
+from verl_ext.integration.config import Perception, parse
+from verl_ext.integration.image_tokens import check_image_tokens
+from verl_ext.integration.loss import perception_loss
+from verl_ext.integration.model_facts import model_facts
+from verl_ext.integration.vision_tower import allow_image_free_batches
+
+STEP = "perception_step"
+
+
+class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
+    """Reads its configuration from `actor_rollout_ref.perception`, where the trainer puts it."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model."""
+        super().init_model()
+        for worker in (self.actor, self.ref):
+            if worker is not None:
+                allow_image_free_batches(worker.engine.module)
+        if self.actor is None:
+            return
+        perception: Perception = parse(self.config.perception)
+        self.model_facts = model_facts(self.actor.model_config)
+        self.ablation = Ablation(perception.ablation, self.model_facts, perception.options.seed)
+        self.loss_fn = partial(
+            perception_loss,
+            base_loss=self.loss_fn,
+            config=self.loss_fn.keywords["config"],
+            methods=perception.methods,
+        )
+        self.actor.set_loss_fn(self.loss_fn)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_log_prob(self, data: TensorDict) -> TensorDict | None:
+        """verl's clean pass, after checking that image tokens and image features agree.
+
+        Raises:
+            DataError: they do not; names the row.
+        """
+        check_image_tokens(data, self.model_facts)
+        return super().compute_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    @DistProfiler.annotate(color="purple", role="actor_compute_ablated_log_prob")
+    def compute_ablated_log_prob(self, data: TensorDict) -> TensorDict | None:
+        """Log-probabilities of the same response tokens with the image taken away.
+
+        Args:
+            data: the fields of `compute_log_prob`, and `perception_step` (int).
+
+        Returns:
+            See `signal_fields`; None on ranks whose outputs verl does not collect.
+        """
+        step: int = tu.get(data, STEP)
+        with ablated_forward(self.actor.engine, self.ablation, step):
+            output: Any = self.actor.infer_batch(data)
+        return None if output is None else signal_fields(data, output["log_probs"])

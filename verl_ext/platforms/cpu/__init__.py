@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU platform: the whole of main_ppo on a laptop or in CI, only when `VERL_PLATFORM=cpu` asks for it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+import wrapt
+
+
+def register() -> None:
+    """Register the platform now and everything else when verl imports the module it concerns."""
+    from verl_ext.platforms.cpu import packed_attention, process_group, vllm_distribution
+
+    import_module("verl_ext.platforms.cpu.platform")
+    vllm_distribution.install()
+    wrapt.register_post_import_hook(process_group.patch, "verl.utils.distributed")
+    wrapt.register_post_import_hook(packed_attention.patch, "verl.models.transformers.qwen2_vl")
+    wrapt.register_post_import_hook(_register_engine, "verl.workers.engine.fsdp.transformer_impl")
+
+
+def _register_engine(_module: ModuleType) -> None:
+    import_module("verl_ext.platforms.cpu.engine")

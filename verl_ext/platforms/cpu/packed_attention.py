@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention over packed sequences (`use_remove_padding`) without flash-attention, which needs a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from verl_ext.platforms.cpu.patching import replace_symbol
+
+
+def patch(module: ModuleType) -> None:
+    """Replace `verl.models.transformers.qwen2_vl._custom_flash_attention_forward` (verl 0.9)."""
+    replace_symbol(
+        module,
+        "_custom_flash_attention_forward",
+        _per_sequence_attention,
+        distribution="verl",
+        versions=">=0.9.0,<0.10",
+        reason="packed attention in verl calls flash-attention",
+    )
+    # verl defines this flag only beside flash-attention and reads it always.
+    if not hasattr(module, "_flash_use_top_left_mask"):
+        module._flash_use_top_left_mask = False  # type: ignore[attr-defined]
+
+
+def _per_sequence_attention(_original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return attend_packed
+
+
+def attend_packed(
+    query_states: torch.Tensor,
+    key_states: torch.Tensor,
+    value_states: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    query_length: int,
+    is_causal: bool = True,
+    position_ids: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    dropout: float = 0.0,
+    **_flash_only: Any,
+) -> torch.Tensor:
+    """Causal attention inside each packed sequence.
+
+    Args:
+        query_states, key_states, value_states: (1, S, heads, head_dim), S the packed length.
+        position_ids: (1, S) text positions; a sequence starts wherever they are 0.
+
+    Returns:
+        (1, S, heads, head_dim).
+
+    Raises:
+        ValueError: more than one packed row, no position ids, a sliding window, or non-causal attention.
+    """
+    if query_states.size(0) != 1 or position_ids is None or sliding_window is not None or not is_causal:
+        raise ValueError("packed attention on the CPU handles one causal packed row with position ids and no window")
+    starts = (position_ids.reshape(-1) == 0).nonzero().reshape(-1).tolist()
+    ends = [*starts[1:], query_length]
+    outputs = [
+        scaled_dot_product_attention(
+            *(x[:, begin:end].transpose(1, 2) for x in (query_states, key_states, value_states)),
+            dropout_p=dropout,
+            is_causal=True,
+            enable_gqa=key_states.size(2) != query_states.size(2),
+        ).transpose(1, 2)
+        for begin, end in zip(starts, ends, strict=True)
+    ]
+    return torch.cat(outputs, dim=1)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replacing a symbol of another package, only where its version is one that was read, and never silently."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+
+class PatchError(RuntimeError):
+    """A symbol that the CPU platform must replace is gone, or belongs to a version that nobody has checked."""
+
+
+def replace_symbol(
+    module: ModuleType, name: str, wrap: Callable[[Any], Any], *, distribution: str, versions: str, reason: str
+) -> None:
+    """Set `module.name` to `wrap(original)`.
+
+    Args:
+        module: the imported module that owns the symbol.
+        name: the symbol.
+        wrap: receives the original and returns the replacement.
+        distribution: the installed distribution that the symbol comes from.
+        versions: the version range in which the symbol has the meaning assumed here.
+        reason: why the CPU platform needs it, for the error message.
+
+    Raises:
+        PatchError: the installed version is outside `versions`, or the symbol does not exist.
+    """
+    installed = importlib.metadata.version(distribution)
+    where = f"{module.__name__}.{name}"
+    if not SpecifierSet(versions).contains(installed, prereleases=True):
+        raise PatchError(f"{where} is known in {distribution}{versions}, found {installed}; needed because {reason}")
+    if not hasattr(module, name):
+        raise PatchError(f"{where} does not exist in {distribution} {installed}; needed because {reason}")
+    setattr(module, name, wrap(getattr(module, name)))
