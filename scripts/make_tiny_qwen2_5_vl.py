@@ -162,7 +162,9 @@ def make_model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     }
     places = ("image_pad", "video_pad", "vision_start", "vision_end")
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    tokens = {n: tokenizer.convert_tokens_to_ids(f"<|{p}|>") for n, p in zip(names, places, strict=True)}
+    tokens: dict[str, Any] = {
+        n: tokenizer.convert_tokens_to_ids(f"<|{p}|>") for n, p in zip(names, places, strict=True)
+    }
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **tokens)
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config = GenerationConfig(
@@ -193,7 +195,7 @@ def encode(processor: Qwen2_5_VLProcessor, rows: Sequence[Row], *, with_response
 def response_labels(tokenizer: Qwen2Tokenizer, inputs: Any) -> torch.Tensor:
     """Labels (B, T): the token ids after each row's last assistant header, -100 elsewhere."""
     ids: torch.Tensor = inputs["input_ids"]
-    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    start = torch.tensor(tokenizer.convert_tokens_to_ids("<|im_start|>"))
     header = len(tokenizer(ASSISTANT_HEADER)["input_ids"])
     positions = torch.arange(ids.shape[1])
     begin = torch.where(ids == start, positions, -1).amax(dim=1) + header
@@ -303,10 +305,13 @@ at {parameters:,} parameters, with a 512-token byte-level BPE of its own. No wei
 
 Made by `scripts/make_tiny_qwen2_5_vl.py`: {steps} supervised steps of batch {batch} on `sft.parquet`
 (`verl-ext data easy-vqa`), learning rate {lr:g}, seed {seed}, weights rounded to bfloat16. It answers in the form
-`<think> a red circle </think> \\boxed{{red}}` (`no image` when there is none), and was stopped while it reads colours only
-in part and answers yes/no questions from their wording.
+`<think> a red circle </think> \\boxed{{red}}` (`no image` when there is none), and was stopped while it
+reads colours only in part and answers yes/no questions from their wording.
 
-Measured on the {count} questions of `test.parquet` and `test_blind.parquet` (32-bit forward of the saved weights):
+Measured on the {count} questions of `test.parquet` and `test_blind.parquet` (32-bit forward of the saved weights).
+The number of steps was chosen on these same questions, among eight checkpoints of one run, so the table describes the
+starting point of a test and is no held-out result. With few colour and shape questions, differences of a few
+hundredths mean nothing.
 
 {table}
 
@@ -337,7 +342,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rows = read_rows(args.data_dir / "sft.parquet")
     processor = make_processor(train_tokenizer(rows))
-    model = make_model(processor.tokenizer)
+    model: Any = make_model(processor.tokenizer)
     began = time.perf_counter()
 
     def report(step: int, loss: float) -> None:

@@ -14,7 +14,6 @@ This file is also the module that gets installed, so it must stay free of import
 standard library, and cheap ones at that: the interpreter imports it at every start.
 """
 
-import contextlib
 import sys
 
 MODULE_NAME = "_torchvision_cpu_shim"
@@ -50,6 +49,8 @@ class _FirstImportHook:
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         """Find nothing, ever; the regular finders go on to locate torchvision."""
         if fullname == "torchvision":
+            import contextlib
+
             sys.meta_path.remove(self)
             with contextlib.suppress(ImportError):
                 install()

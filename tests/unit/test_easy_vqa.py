@@ -15,9 +15,9 @@ from verl_ext.data.easy_vqa import (
     BLIND_DATA_SOURCE,
     DATA_SOURCE,
     Question,
-    package_root,
     describe_images,
     load_easy_vqa,
+    package_root,
     write_easy_vqa,
 )
 from verl_ext.errors import DataError

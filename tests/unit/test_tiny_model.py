@@ -2,6 +2,7 @@
 """The tiny Qwen2.5-VL under assets/: loads through the Auto classes, and answers as its card says."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def script():
     module = importlib.util.module_from_spec(spec)
     # dataclasses look their module up by name while it executes
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, spec.name, module)
+        patch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
     return module
 

@@ -91,7 +91,7 @@ class Ablation:
 
 def row_inputs(batch: TensorDict) -> list[Inputs]:
     """`multi_modal_inputs` row by row; an empty dict where a row has none."""
-    if "multi_modal_inputs" not in batch.keys():
+    if "multi_modal_inputs" not in batch:
         return [{} for _ in range(batch.batch_size[0])]
     rows = [getattr(row, "data", row) for row in batch["multi_modal_inputs"]]
     return [dict(row) if row else {} for row in rows]

@@ -45,11 +45,13 @@ class RolloutBatch:
     def signals(self) -> RolloutSignals:
         """The signals of the real rows; needs uid, response_mask, old_log_probs and whatever was measured."""
         mask = self.padded("response_mask").bool()
-        measured = ABLATED_LOG_PROB in self.fields.keys()
+        measured = ABLATED_LOG_PROB in self.fields
         return RolloutSignals(
             response_mask=mask,
             has_image=self.fields[HAS_IMAGE][self.real] if measured else mask.new_zeros(mask.shape[0]),
-            group_ids=group_ids([uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]),
+            group_ids=group_ids(
+                [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
+            ),
             old_log_prob=self.padded("old_log_probs").float(),
             ablated_log_prob=self.padded(ABLATED_LOG_PROB).float() if measured else None,
         )

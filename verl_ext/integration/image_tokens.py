@@ -22,8 +22,8 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
         features = _feature_count(inputs, model.merge_size)
         if tokens != features:
             raise DataError(
-                f"{_row_name(data, row)}: its prompt has {tokens} image tokens but its images give {features} features; "
-                "check that the prompt names every image once and that no placeholder was typed in the text"
+                f"{_row_name(data, row)}: its prompt has {tokens} image tokens but its images give {features} "
+                "features; check that the prompt names every image once and that no placeholder was typed in the text"
             )
 
 
@@ -33,5 +33,5 @@ def _feature_count(inputs: Inputs, merge_size: int) -> int:
 
 
 def _row_name(data: TensorDict, row: int) -> str:
-    names = [f"{key} {data[key][row]}" for key in ("uid", "index") if key in data.keys()]
+    names = [f"{key} {data[key][row]}" for key in ("uid", "index") if key in data]
     return f"row {row} ({', '.join(names)})" if names else f"row {row}"

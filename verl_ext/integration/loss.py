@@ -58,7 +58,7 @@ def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict) -> Los
     return LossInputs(
         log_prob=no_padding_2_padding(model_output["log_probs"], data),
         response_mask=mask,
-        has_image=data[HAS_IMAGE] if HAS_IMAGE in data.keys() else mask.new_zeros(mask.shape[0]),
+        has_image=data[HAS_IMAGE] if HAS_IMAGE in data else mask.new_zeros(mask.shape[0]),
         ablated_log_prob=None if ablated is None else ablated.to_padded_tensor(0.0),
         steps_done=data[STEPS_DONE],
         total_steps=data[TOTAL_STEPS],

@@ -27,7 +27,9 @@ def signal_metrics(signals: RolloutSignals) -> dict[str, float]:
     dependency = sampled_k3(signals.old_log_prob[counted], ablated)
     metrics["perception/visual_dependency/mean"] = dependency.mean().item()
     # torch.quantile refuses more than 2^24 numbers, which a large batch of long responses reaches.
-    metrics["perception/visual_dependency/p95"] = dependency.kthvalue(math.ceil(0.95 * dependency.numel())).values.item()
+    metrics["perception/visual_dependency/p95"] = dependency.kthvalue(
+        math.ceil(0.95 * dependency.numel())
+    ).values.item()
     metrics["perception/visual_dependency/top20_share"] = _top_share(dependency)
     metrics["perception/ablated_nll"] = -ablated.mean().item()
     return metrics

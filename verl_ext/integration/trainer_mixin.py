@@ -26,7 +26,10 @@ from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
 
 logger = logging.getLogger(__name__)
 
-Base = PPOTrainer if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    Base = PPOTrainer
+else:
+    Base = object  # verl's trainer comes after the mixin
 ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef)
 
 

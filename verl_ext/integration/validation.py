@@ -30,7 +30,9 @@ def validate(config: DictConfig) -> None:
 
 def _check_trainer(config: DictConfig) -> None:
     if not _get(config, "trainer.use_v1", True):
-        raise _error(config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True")
+        raise _error(
+            config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True"
+        )
     mode = _get(config, "trainer.v1.trainer_mode")
     if mode not in TRAINER_MODES:
         wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)

@@ -26,13 +26,13 @@ STEP = "perception_step"
 class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
     """Reads its configuration from `actor_rollout_ref.perception`, where the trainer puts it."""
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[attr-defined]
     def init_model(self) -> None:
         """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model."""
         super().init_model()
         for worker in (self.actor, self.ref):
             if worker is not None:
-                allow_image_free_batches(worker.engine.module)
+                allow_image_free_batches(worker.engine.module)  # type: ignore[attr-defined]
         if self.actor is None:
             return
         perception: Perception = parse(self.config.perception)
@@ -67,6 +67,7 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         Returns:
             See `signal_fields`; None on ranks whose outputs verl does not collect.
         """
+        assert self.actor is not None
         step: int = tu.get(data, STEP)
         with ablated_forward(self.actor.engine, self.ablation, step):
             output: Any = self.actor.infer_batch(data)

@@ -60,13 +60,10 @@ def attend_packed(
         raise ValueError("packed attention on the CPU handles one causal packed row with position ids and no window")
     starts = (position_ids.reshape(-1) == 0).nonzero().reshape(-1).tolist()
     ends = [*starts[1:], query_length]
-    outputs = [
-        scaled_dot_product_attention(
-            *(x[:, begin:end].transpose(1, 2) for x in (query_states, key_states, value_states)),
-            dropout_p=dropout,
-            is_causal=True,
-            enable_gqa=key_states.size(2) != query_states.size(2),
-        ).transpose(1, 2)
-        for begin, end in zip(starts, ends, strict=True)
-    ]
+    outputs = []
+    for begin, end in zip(starts, ends, strict=True):
+        query, key, value = (x[:, begin:end].transpose(1, 2) for x in (query_states, key_states, value_states))
+        grouped = key.size(1) != query.size(1)
+        output = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
+        outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1)

@@ -16,12 +16,12 @@ class PatchError(RuntimeError):
 
 
 def replace_symbol(
-    module: ModuleType, name: str, wrap: Callable[[Any], Any], *, distribution: str, versions: str, reason: str
+    owner: ModuleType | type, name: str, wrap: Callable[[Any], Any], *, distribution: str, versions: str, reason: str
 ) -> None:
-    """Set `module.name` to `wrap(original)`.
+    """Set `owner.name` to `wrap(original)`.
 
     Args:
-        module: the imported module that owns the symbol.
+        owner: the imported module or class that has the symbol.
         name: the symbol.
         wrap: receives the original and returns the replacement.
         distribution: the installed distribution that the symbol comes from.
@@ -32,9 +32,9 @@ def replace_symbol(
         PatchError: the installed version is outside `versions`, or the symbol does not exist.
     """
     installed = importlib.metadata.version(distribution)
-    where = f"{module.__name__}.{name}"
+    where = f"{owner.__name__}.{name}"
     if not SpecifierSet(versions).contains(installed, prereleases=True):
         raise PatchError(f"{where} is known in {distribution}{versions}, found {installed}; needed because {reason}")
-    if not hasattr(module, name):
+    if not hasattr(owner, name):
         raise PatchError(f"{where} does not exist in {distribution} {installed}; needed because {reason}")
-    setattr(module, name, wrap(getattr(module, name)))
+    setattr(owner, name, wrap(getattr(owner, name)))
