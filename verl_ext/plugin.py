@@ -12,8 +12,6 @@ import os
 from importlib import import_module
 from types import ModuleType
 
-import wrapt
-
 logger = logging.getLogger(__name__)
 
 
@@ -24,6 +22,8 @@ def register() -> None:
         Exception: whatever went wrong, after logging it at ERROR.
     """
     try:
+        import wrapt
+
         if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
             import_module("verl_ext.platforms.cpu").register()
         wrapt.register_post_import_hook(_register_trainers, "verl.trainer.ppo.v1")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 EXPLANATION = (
     "The rollout engine and the actor disagree on the tokens that were sampled, so the images or weights that the "
-    "rollout sees are not the actor's. Known causes: actor_rollout_ref.rollout.load_format=dummy with a vLLM that keeps the image "
-    "mean and std as buffers, which weight updates never restore (write "
+    "rollout sees are not the actor's. Known causes: actor_rollout_ref.rollout.load_format=dummy with a vLLM that "
+    "keeps the image mean and std as buffers, which weight updates never restore (write "
     "actor_rollout_ref.rollout.load_format=auto); other image resizing limits in the rollout; a failed weight update. "
     "Low-precision rollouts agree to about 0.99. Lower perception.min_rollout_correlation, or set it to null, to go on."
 )

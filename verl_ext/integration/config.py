@@ -26,12 +26,16 @@ class RunOptions:
         seed: seed of the image ablation; with the training step and the prompt's content it fixes every mask.
         min_rollout_correlation: stop when the correlation of rollout and actor log-probabilities falls below it;
             null turns the check off.
+        record_every: write per-token records of `record_rows` responses every so many steps; 0 writes none.
+        record_rows: responses per record file.
     """
 
     methods: list[str] = field(default_factory=list)
     base_estimator: str = "grpo"
     seed: int = bounded(0, 0, 2**63 - 1)
     min_rollout_correlation: float | None = bounded(0.95, -1.0, 1.0)
+    record_every: int = bounded(0, 0, 2**31)
+    record_rows: int = bounded(8, 1, 2**31)
 
 
 @dataclass(frozen=True)

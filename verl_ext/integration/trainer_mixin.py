@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -20,6 +21,7 @@ from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.loss import STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import signal_metrics, weight_metrics
+from verl_ext.integration.records import collect, write_records
 from verl_ext.integration.validation import validate
 from verl_ext.integration.worker import STEP, PerceptionActorRolloutRefWorker
 from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
@@ -69,6 +71,7 @@ class PerceptionTrainerMixin(Base):
         self._warn_without_images(signals)
         metrics.update(signal_metrics(signals))
         weights = combined_weights(self.perception.methods, signals)
+        self._record_tokens(batch, signals, weights)
         if weights is None:
             return batch
         metrics.update(weight_metrics(weights, signals.response_mask))
@@ -77,6 +80,13 @@ class PerceptionTrainerMixin(Base):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})
         return super()._update_actor(batch, metrics=metrics)
+
+    def _record_tokens(self, batch: KVBatchMeta, signals: RolloutSignals, weights: torch.Tensor | None) -> None:
+        options = self.perception.options
+        if not options.record_every or self.global_steps % options.record_every:
+            return
+        rows = collect(batch, self.tokenizer, signals, weights, step=self.global_steps, rows=options.record_rows)
+        write_records(rows, Path(self.config.trainer.default_local_dir), self.global_steps)
 
     def _measure_ablated_log_prob(self, batch: KVBatchMeta) -> None:
         """Run the ablated pass with the clean pass's settings; the worker writes its result to TransferQueue."""
