@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ablated view's log-probabilities depend on the row alone, whatever verl does with the batch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from support import batches, tiny, workers
+
+from verl_ext.errors import DataError
+
+SETTINGS = {"compute_loss": False, "calculate_entropy": False}
+ABLATIONS = {"drop_vision": ["+perception=pgpo"], "random_patch": ["+perception=papo_g"]}
+# Another split pads to other lengths, which changes the order of floating-point sums (seen: 2e-6).
+ATOL = 2e-5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    with workers.process_group():
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return batches.rows(tiny.model(torch.float32))
+
+
+@pytest.fixture(scope="module", params=ABLATIONS)
+def ablation(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def worker(ablation):
+    return workers.build(*ABLATIONS[ablation])
+
+
+def ablated(worker, rows, step=3, **settings):
+    output = worker.compute_ablated_log_prob(batches.batch(rows, perception_step=step, **SETTINGS, **settings))
+    return [values.clone() for values in output["ablated_log_prob"].unbind()]
+
+
+def close(a, b):
+    return all(torch.allclose(x, y, atol=ATOL, rtol=0) for x, y in zip(a, b, strict=True))
+
+
+def test_row_order_changes_nothing(worker, rows):
+    order = [5, 2, 7, 0, 3, 6, 1, 4]
+    shuffled = ablated(worker, [rows[i] for i in order])
+    expected = ablated(worker, rows)
+    assert close(shuffled, [expected[i] for i in order])
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"micro_batch_size_per_gpu": 1},
+        {"micro_batch_size_per_gpu": 2},
+        {"micro_batch_size_per_gpu": 8},
+        {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160},
+    ],
+    ids=["1", "2", "8", "dynamic"],
+)
+def test_the_split_into_micro_batches_changes_nothing(worker, rows, split):
+    assert close(ablated(worker, rows, **split), ablated(worker, rows))
+
+
+def test_two_ranks_give_what_one_gives(worker, rows, ablation, tmp_path):
+    port = str(workers.free_port())
+    command = [sys.executable, "-m", "support.two_ranks"]
+    environment = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), "2", port, str(tmp_path), *ABLATIONS[ablation], "trainer.n_gpus_per_node=2"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    both = [values for rank in range(2) for values in torch.load(tmp_path / f"rank{rank}.pt")]
+    assert close(both, ablated(worker, rows))
+
+
+def test_the_clean_view_is_another(worker, rows):
+    data = batches.batch(rows, **SETTINGS)
+    lengths = [row.response_length for row in rows]
+    clean = [
+        values[-length - 1 : -1]
+        for values, length in zip(worker.compute_log_prob(data)["log_probs"].unbind(), lengths, strict=True)
+    ]
+    assert not close(clean, ablated(worker, rows))
+
+
+def test_the_clean_pass_is_clean_again_afterwards(worker, rows):
+    before = worker.compute_log_prob(batches.batch(rows, **SETTINGS))["log_probs"].values().clone()
+    ablated(worker, rows)
+    assert torch.equal(worker.compute_log_prob(batches.batch(rows, **SETTINGS))["log_probs"].values(), before)
+
+
+def test_the_batch_is_left_as_it_was(worker, rows):
+    data = batches.batch(rows, perception_step=3, **SETTINGS)
+    ids = data["input_ids"].values().clone()
+    worker.compute_ablated_log_prob(data)
+    assert torch.equal(data["input_ids"].values(), ids)
+    kept = data["multi_modal_inputs"][0]
+    assert torch.equal(getattr(kept, "data", kept)["pixel_values"], rows[0].inputs["pixel_values"])
+
+
+def test_only_small_fields_leave_the_worker(worker, rows):
+    output = worker.compute_ablated_log_prob(batches.batch(rows, perception_step=3, **SETTINGS))
+    tokens = sum(row.response_length for row in rows)
+    sizes = {name: (value.values() if value.is_nested else value).nbytes for name, value in output.items()}
+    assert sizes == {"ablated_log_prob": 4 * tokens, "has_image": len(rows)}
+
+
+def test_packed_and_padded_engines_agree(rows, ablation, worker):
+    packed = workers.build(*ABLATIONS[ablation], "actor_rollout_ref.model.use_remove_padding=True")
+    try:
+        result = ablated(packed, rows, use_remove_padding=True)
+    finally:
+        restore_attention()
+    assert close(result, ablated(worker, rows))
+
+
+def restore_attention():
+    """verl patches transformers' attention class for packing, for every model of the process."""
+    import importlib
+
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+    fresh = importlib.util.module_from_spec(modeling.__spec__)
+    modeling.__spec__.loader.exec_module(fresh)
+    modeling.Qwen2_5_VLAttention.forward = fresh.Qwen2_5_VLAttention.forward
+
+
+class TestMasks:
+    """The random masks of `random_patch`."""
+
+    @pytest.fixture(scope="class")
+    def papo(self):
+        return workers.build(*ABLATIONS["random_patch"])
+
+    def test_the_same_seed_and_step_give_the_same_mask_to_a_new_worker(self, papo, rows):
+        assert close(ablated(papo, rows), ablated(workers.build(*ABLATIONS["random_patch"]), rows))
+
+    @pytest.mark.parametrize("change", ["step", "seed"])
+    def test_another_step_or_seed_gives_another_mask(self, papo, rows, change):
+        if change == "step":
+            other = ablated(papo, rows, step=4)
+        else:
+            other = ablated(workers.build(*ABLATIONS["random_patch"], "perception.seed=1"), rows)
+        assert not close(other, ablated(papo, rows))
+
+
+def test_a_wrong_number_of_image_tokens_names_the_row(worker, rows):
+    broken = [*rows[:2], tiny.Row(rows[2].input_ids, rows[2].position_ids, rows[2].response_length, rows[0].inputs)]
+    data = batches.batch(broken, **SETTINGS)
+    with pytest.raises(DataError, match=r"row 2.*image tokens but its images give 9 features"):
+        worker.compute_log_prob(data)

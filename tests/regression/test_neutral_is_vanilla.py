@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A method whose parameters are neutral trains exactly as verl's GRPO does, bit for bit, on the same batch."""
+
+import pytest
+import torch
+from support import batches, tiny, workers
+from verl.utils import tensordict_utils as tu
+
+# PAPO's recipe has a reference KL and another clip; the comparison is about the method, so both sides use GRPO's.
+PAPO = [
+    "+perception=papo_g",
+    "recipe=grpo",
+]
+STEP = {"perception_step": 3, "perception_steps_done": 2, "perception_total_steps": 10}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    with workers.process_group():
+        yield
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return tiny.model(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def vanilla():
+    worker = workers.build("algorithm.adv_estimator=grpo")
+    from verl_ext.integration.vision_tower import allow_image_free_batches
+
+    # Without it verl 0.9 cannot run a micro-batch without images at all; it changes no number.
+    allow_image_free_batches(worker.actor.engine.module)
+    return worker
+
+
+def loss_and_gradients(worker, data):
+    """Loss of the batch and every parameter's gradient, without a step of the optimiser."""
+    actor = worker.actor
+    tu.assign_non_tensor(
+        data,
+        use_dynamic_bsz=False,
+        use_fused_kernels=False,
+        use_remove_padding=False,
+        micro_batch_size_per_gpu=4,
+        global_batch_size=len(data),
+    )
+    with actor.engine.train_mode():
+        actor.engine.optimizer_zero_grad()
+        output = actor.engine.forward_backward_batch(data, actor.loss_fn, forward_only=False)
+        gradients = {
+            name: parameter.grad.full_tensor().clone()
+            for name, parameter in actor.engine.module.named_parameters()
+            if parameter.grad is not None
+        }
+    return sum(output["loss"]), gradients
+
+
+def with_signals(worker, rows):
+    """A training batch with the fields that the ablated pass adds."""
+    scored = batches.batch(rows, compute_loss=False, calculate_entropy=False, **STEP)
+    data = batches.batch(rows, calculate_entropy=False, **STEP)
+    for name, value in worker.compute_ablated_log_prob(scored).items():
+        data[name] = value
+    return data
+
+
+def assert_same(a, b):
+    assert a[0] == b[0]
+    assert a[1].keys() == b[1].keys()
+    assert all(torch.equal(a[1][name], b[1][name]) for name in a[1])
+    assert any(gradient.abs().max() > 0 for gradient in a[1].values())
+
+
+def largest_difference(a, b):
+    return max((a[1][name] - b[1][name]).abs().max().item() for name in a[1])
+
+
+@pytest.mark.parametrize("images", [True, False], ids=["images", "text only"])
+def test_papo_with_coefficient_zero_is_grpo(vanilla, vlm, images):
+    rows = batches.rows(vlm, images=images)
+    neutral = workers.build(*PAPO, "perception.papo.coef=0")
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    assert_same(loss_and_gradients(neutral, with_signals(neutral, rows)), expected)
+
+
+def test_papo_without_images_is_grpo(vanilla, vlm):
+    rows = batches.rows(vlm, images=False)
+    papo = workers.build(*PAPO)
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    loss, gradients = loss_and_gradients(papo, with_signals(papo, rows))
+    assert loss == expected[0]
+    assert all(torch.equal(gradients[name], expected[1][name]) for name in gradients)
+
+
+def test_pgpo_leaves_the_loss_to_verl(vanilla, vlm):
+    rows = batches.rows(vlm)
+    pgpo = workers.build("+perception=pgpo", "recipe=grpo")
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    assert_same(loss_and_gradients(pgpo, with_signals(pgpo, rows)), expected)
+
+
+def test_a_coefficient_changes_the_gradient(vanilla, vlm):
+    rows = batches.rows(vlm)
+    papo = workers.build(*PAPO, "perception.papo.coef=0.02")
+    changed = loss_and_gradients(papo, with_signals(papo, rows))
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    assert changed[0] != expected[0]
+    assert largest_difference(changed, expected) > 1e-6
+
+
+def test_a_larger_coefficient_changes_it_more(vanilla, vlm):
+    rows = batches.rows(vlm)
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    small, large = (
+        largest_difference(loss_and_gradients(worker, with_signals(worker, rows)), expected)
+        for worker in (workers.build(*PAPO, f"perception.papo.coef={coef}") for coef in (0.01, 0.04))
+    )
+    assert large == pytest.approx(4 * small, rel=1e-3)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's actor worker in this very process, on gloo, without Ray."""
+
+import os
+import socket
+from contextlib import contextmanager
+
+import torch
+from omegaconf import open_dict
+from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from support.configuration import configuration
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def rendezvous(rank=0, world_size=1, port=None):
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK="0",
+        LOCAL_WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port or free_port()),
+    )
+
+
+def build(*overrides):
+    """An actor: verl's own, or this package's if the overrides choose a perception method."""
+    config = configuration(*overrides)
+    cls = ActorRolloutRefWorker
+    if "perception" in config:
+        from verl_ext.integration.worker import PerceptionActorRolloutRefWorker as cls
+
+        with open_dict(config):
+            config.actor_rollout_ref.perception = config.perception
+    torch.manual_seed(0)
+    worker = cls(config.actor_rollout_ref, role="actor")
+    worker.init_model()
+    return worker
+
+
+@contextmanager
+def process_group():
+    """A process group of one rank; verl creates it when the first worker is built."""
+    rendezvous()
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
