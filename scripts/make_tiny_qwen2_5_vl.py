@@ -305,7 +305,7 @@ at {parameters:,} parameters, with a 512-token byte-level BPE of its own. No wei
 
 Made by `scripts/make_tiny_qwen2_5_vl.py`: {steps} supervised steps of batch {batch} on `sft.parquet`
 (`verl-ext data easy-vqa`), learning rate {lr:g}, seed {seed}, weights rounded to bfloat16. It answers in the form
-`<think> a red circle </think> \\boxed{{red}}` (`no image` when there is none), and was stopped while it
+`<think> a red circle </think> \\boxed{{red}}` (a guess when there is no image), and was stopped while it
 reads colours only in part and answers yes/no questions from their wording.
 
 Measured on the {count} questions of `test.parquet` and `test_blind.parquet` (32-bit forward of the saved weights).
@@ -324,7 +324,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data/easy_vqa"))
     parser.add_argument("--output-dir", type=Path, default=Path("assets/tiny-qwen2.5-vl"))
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--warmup-steps", type=int, default=50)

@@ -28,7 +28,7 @@ def register() -> None:
             import_module("verl_ext.platforms.cpu").register()
         wrapt.register_post_import_hook(_register_trainers, "verl.trainer.ppo.v1")
     except Exception:
-        logger.exception("verl-ext could not register with verl; run `verl-ext doctor` for the reason")
+        logger.exception("verl-ext could not register with verl; +perception=... will not work")
         raise
 
 

@@ -92,7 +92,7 @@ def test_blind_test_asks_the_same_questions(tables):
 def test_warm_start_responses_name_what_is_seen_and_end_in_the_answer(tables):
     blind = [row for row in tables["sft"] if not row["images"]]
     assert len(blind) == round(0.1 * len(tables["sft"]))
-    assert all(row["response"].startswith("<think> no image </think>") for row in blind)
+    assert not any("no image" in row["response"] for row in blind)
     for row in tables["sft"]:
         assert row["response"].endswith(f" \\boxed{{{row['extra_info']['answer']}}}")
 

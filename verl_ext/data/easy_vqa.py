@@ -21,6 +21,7 @@ from verl_ext.errors import DataError
 
 DATA_SOURCE = "easy_vqa"
 BLIND_DATA_SOURCE = "easy_vqa_blind"
+ANSWER_TYPES = ("color", "shape", "yes_no")
 INSTRUCTION = r"Think first, then put the answer in \boxed{}."
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -154,6 +155,7 @@ def write_easy_vqa(
     rl_fraction: float = 0.5,
     blind_fraction: float = 0.1,
     val_size: int = 512,
+    questions: str = "all",
     seed: int = 0,
     root: Path | None = None,
 ) -> dict[str, int]:
@@ -166,18 +168,21 @@ def write_easy_vqa(
     * ``test_blind.parquet``: the same questions, row by row, without the image, under a
       ``data_source`` of their own so that verl reports their accuracy separately.
 
+    ``questions`` keeps one answer type ("color", "shape" or "yes_no") in all files but the first, or "all".
+
     The same arguments give the same rows. Raises ``DataError`` for an option out of range or an
     unusable row.
     """
     _check_fraction("rl_fraction", rl_fraction)
     _check_fraction("blind_fraction", blind_fraction)
     data = load_easy_vqa(root)
-    files = _select_rows(data, rl_fraction, blind_fraction, val_size, seed)
+    files = _select_rows(data, rl_fraction, blind_fraction, val_size, _asked(questions), seed)
     target = Path(output_dir)
     target.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
         _write_parquet(target / f"{name}.parquet", rows, with_response=name == "sft")
-    (target / "README.md").write_text(_data_card(files, rl_fraction, blind_fraction, seed), encoding="utf-8")
+    card = _data_card(files, rl_fraction, blind_fraction, questions, seed)
+    (target / "README.md").write_text(card, encoding="utf-8")
     return {name: len(rows) for name, rows in files.items()}
 
 
@@ -186,14 +191,21 @@ def _check_fraction(name: str, value: float) -> None:
         raise DataError(f"{name}={value}: must lie between 0 and 1")
 
 
+def _asked(questions: str) -> frozenset[str]:
+    """The answer types to keep."""
+    if questions != "all" and questions not in ANSWER_TYPES:
+        raise DataError(f"questions={questions}: must be all, {', '.join(ANSWER_TYPES)}")
+    return frozenset(ANSWER_TYPES if questions == "all" else (questions,))
+
+
 def _select_rows(
-    data: EasyVqa, rl_fraction: float, blind_fraction: float, val_size: int, seed: int
+    data: EasyVqa, rl_fraction: float, blind_fraction: float, val_size: int, asked: frozenset[str], seed: int
 ) -> dict[str, list[dict[str, Any]]]:
     # One generator per decision, so that changing one option leaves the other selections as they are.
     train = [question for question in data.questions if question.split == "train"]
-    test = [question for question in data.questions if question.split == "test"]
+    test = [question for question in data.questions if question.split == "test" and question.answer_type in asked]
     if not 1 <= val_size <= len(test):
-        raise DataError(f"val_size={val_size}: must lie between 1 and {len(test)}, the size of the test split")
+        raise DataError(f"val_size={val_size}: must lie between 1 and {len(test)}, the number of test questions")
     image_ids = sorted({question.image_id for question in train})
     rl_count = round(rl_fraction * len(image_ids))
     rl_images = set(random.Random(f"{seed}/rl images").sample(image_ids, rl_count))
@@ -205,7 +217,7 @@ def _select_rows(
     descriptions = describe_images(data.questions)
     return {
         "sft": [_with_response(build(q, blind=q.index in blind), q, descriptions) for q in sft],
-        "train": [build(q) for q in train if q.image_id in rl_images],
+        "train": [build(q) for q in train if q.image_id in rl_images and q.answer_type in asked],
         "test": [build(q) for q in picked],
         "test_blind": [build(q, blind=True) for q in picked],
     }
@@ -232,7 +244,9 @@ def _row(data: EasyVqa, question: Question, blind: bool = False) -> dict[str, An
 
 
 def _with_response(row: dict[str, Any], question: Question, descriptions: dict[tuple[str, int], str]) -> dict[str, Any]:
-    seen = descriptions[question.split, question.image_id] if row["images"] else "no image"
+    # A row without its image keeps the description: what the model then learns to say is what it can guess, so that
+    # clean and blind views differ by what the image tells and not by a fixed phrase.
+    seen = descriptions[question.split, question.image_id]
     return {**row, "response": f"<think> {seen} </think> \\boxed{{{question.answer}}}"}
 
 
@@ -264,7 +278,8 @@ def _extra_info_fields(pa: Any) -> list[tuple[str, Any]]:
 _CARD = r"""# easy-VQA in verl's schema
 
 Made from the PyPI package `easy-vqa` 1.0 by `verl-ext data easy-vqa`
-(rl_fraction {rl_fraction}, blind_fraction {blind_fraction}, seed {seed}). Licence of the images and questions: MIT.
+(rl_fraction {rl_fraction}, blind_fraction {blind_fraction}, questions {questions}, seed {seed}).
+Licence of the images and questions: MIT.
 
 Each 64x64 image shows one shape (circle, rectangle, triangle) in one of eight colours.
 
@@ -273,7 +288,7 @@ Each 64x64 image shows one shape (circle, rectangle, triangle) in one of eight c
 {table}
 
 * `sft.parquet`: warm start, with a `response` column (`<think> a red circle </think> \boxed{{red}}`); the rows
-  without an image keep the true answer and say `no image`.
+  without an image keep their response, so that the model learns what can be guessed.
 * `train.parquet`: reinforcement learning; shares no image with `sft.parquet`.
 * `test.parquet`: a fixed sample of the official test split.
 * `test_blind.parquet`: the same questions without the image (`data_source` = `{blind_source}`).
@@ -283,11 +298,14 @@ Blind rows lack `{placeholder}` and have an empty `images` list. `extra_info.ind
 """
 
 
-def _data_card(files: dict[str, list[dict[str, Any]]], rl_fraction: float, blind_fraction: float, seed: int) -> str:
+def _data_card(
+    files: dict[str, list[dict[str, Any]]], rl_fraction: float, blind_fraction: float, questions: str, seed: int
+) -> str:
     table = "\n".join(_card_line(name, rows) for name, rows in files.items())
     return _CARD.format(
         rl_fraction=rl_fraction,
         blind_fraction=blind_fraction,
+        questions=questions,
         seed=seed,
         table=table,
         blind_source=BLIND_DATA_SOURCE,

@@ -13,6 +13,10 @@ from PIL import Image
 from verl_ext.errors import DataError
 
 PLACEHOLDER = "<image>"
+SOURCES = ("bytes", "image", "image_url")
+"""Keys of an image's dict, in the order in which verl looks for them."""
+REMOTE = ("http://", "https://", "data:image")
+"""Images that are not looked into."""
 
 
 def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any], *, name: str) -> None:
@@ -20,7 +24,7 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
 
     Args:
         messages: chat messages; text content marks each image by `<image>`.
-        images: what verl accepts: dicts with `bytes` or `image`/`path`, paths, or PIL images.
+        images: what verl accepts: dicts with `bytes`, `image` or `image_url`, paths, URLs, or PIL images.
         videos: must be empty.
         name: how to call the row in an error.
 
@@ -39,14 +43,14 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
 def _check_image(image: Any, name: str) -> None:
     source = _source(image)
     if source is None:
-        raise DataError(f"{name} is missing: neither bytes nor a path")
+        raise DataError(f"{name} is missing: verl reads a path, a URL, or a dict with one of {', '.join(SOURCES)}")
     if isinstance(source, Image.Image):
         return
     if isinstance(source, bytes):
         _decode(io.BytesIO(source), name)
         return
     path = os.fspath(source)
-    if "://" in path and not path.startswith("file://"):
+    if path.startswith(REMOTE):
         return
     path = path.removeprefix("file://")
     if not os.path.exists(path):
@@ -54,10 +58,14 @@ def _check_image(image: Any, name: str) -> None:
     _decode(path, name)
 
 
-def _source(image: Any) -> Any:
+def _source(image: Any) -> Image.Image | bytes | str | os.PathLike[str] | None:
+    """Where verl takes the image from; None where it would find nothing that it understands."""
     if isinstance(image, dict):
-        return next((image[key] for key in ("bytes", "image", "path") if image.get(key) is not None), None)
-    return image
+        # The first key that is there, even if empty: verl looks no further.
+        key = next((key for key in SOURCES if key in image), None)
+        source = image.get(key)
+        return source if isinstance(source, bytes if key == "bytes" else str | Image.Image) else None
+    return image if isinstance(image, Image.Image | str | os.PathLike) else None
 
 
 def _decode(source: io.BytesIO | str, name: str) -> None:

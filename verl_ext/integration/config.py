@@ -60,12 +60,13 @@ def parse(section: DictConfig | Mapping[str, Any]) -> Perception:
     """
     values = _plain(section)
     classes = available_methods()
-    ablation = build(AblationSpec, values.pop("ablation", {}), "perception.ablation")
+    ablation = build(AblationSpec, values.pop("ablation", None), "perception.ablation")
     sections = {name: values.pop(name) for name in list(values) if name in classes}
     _refuse_unknown(values, classes)
     options = build(RunOptions, values, "perception")
-    _refuse_idle(options.methods, sections)
-    methods = tuple(_method(name, classes, sections) for name in _names(options.methods, classes))
+    names = _names(options.methods, classes)
+    _refuse_idle(names, sections)
+    methods = tuple(_method(name, classes, sections) for name in names)
     return Perception(options, methods, ablation)
 
 
@@ -91,13 +92,13 @@ def _refuse_idle(names: list[str], sections: Mapping[str, Any]) -> None:
 
 def _names(names: list[str], classes: Mapping[str, type[Method]]) -> list[str]:
     remedy = f"write a list of different names among {', '.join(classes)}, e.g. perception.methods=[pgpo]"
-    if not names or len(set(names)) != len(names) or not set(names) <= set(classes):
+    if not names or any(name not in list(classes) or names.count(name) > 1 for name in names):
         raise ConfigurationError(key="perception.methods", value=names, remedy=remedy)
     return names
 
 
 def _method(name: str, classes: Mapping[str, type[Method]], sections: Mapping[str, Any]) -> Method:
-    method = build(classes[name], sections.get(name) or {}, f"perception.{name}")
+    method = build(classes[name], sections.get(name), f"perception.{name}")
     unknown = method.signals() - SIGNALS
     if unknown:
         remedy = f"{name} needs signals that nothing measures; known are {', '.join(sorted(SIGNALS))}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -20,9 +21,13 @@ class ValidatePerception(Callback):
         """Check the configuration.
 
         Raises:
-            SystemExit: it does not fit. Hydra turns every ordinary exception of a callback into a warning.
+            SystemExit: it does not fit, or could not be checked. Hydra turns every ordinary exception of a callback
+                into a warning and goes on.
         """
         try:
             validate(config)
         except (ConfigurationError, OmegaConfBaseException) as error:
             raise SystemExit(f"verl-ext: {error}") from error
+        except Exception as error:
+            traceback.print_exc()
+            raise SystemExit(f"verl-ext: the configuration could not be checked: {error!r}") from error

@@ -16,18 +16,21 @@ from verl_ext.errors import ConfigurationError
 T = TypeVar("T")
 
 
-def build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
+def build(cls: type[T], values: Mapping[str, Any] | None, prefix: str) -> T:
     """Construct the dataclass `cls` from `values`.
 
     Args:
         cls: a dataclass whose fields may carry `bounds` or `choices` metadata (see `verl_ext.methods.base`).
-        values: plain values by field name.
+        values: plain values by field name; None leaves every field at its default.
         prefix: configuration path of `values`, for error messages.
 
     Raises:
-        ConfigurationError: unknown key, wrong type, value out of bounds or not among the choices.
+        ConfigurationError: not a mapping, unknown key, wrong type, value out of bounds or not among the choices.
     """
+    values = {} if values is None else values
     known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(key=prefix, value=values, remedy=f"write its keys instead: {', '.join(known)}")
     for key, value in values.items():
         if key not in known:
             raise unknown_key(f"{prefix}.{key}", value, key, known)

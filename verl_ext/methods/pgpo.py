@@ -32,9 +32,11 @@ class PGPO(Method):
     conserve_mass: bool = True
 
     def signals(self) -> frozenset[str]:
-        return frozenset({ABLATED_LOG_PROB})
+        return frozenset() if self._is_neutral() else frozenset({ABLATED_LOG_PROB})
 
     def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
+        if self._is_neutral():
+            return None
         assert signals.ablated_log_prob is not None
         weights = token_weights(
             sampled_k3(signals.old_log_prob, signals.ablated_log_prob),
@@ -47,6 +49,10 @@ class PGPO(Method):
         )
         # Without an image both views are the same, up to the noise of another split into micro-batches.
         return torch.where(signals.has_image[:, None], weights, signals.response_mask.to(weights.dtype))
+
+    def _is_neutral(self) -> bool:
+        """Nothing below the threshold and nothing gained above it: every weight is 1."""
+        return self.boost == 0.0 and self.threshold == 0.0 and self.threshold_mode == "absolute"
 
 
 def token_weights(

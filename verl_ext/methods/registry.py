@@ -21,7 +21,7 @@ def register_method(cls: M) -> M:
         ValueError: another class already has the name.
     """
     known = _METHODS.setdefault(cls.name, cls)
-    if known is not cls and known.__qualname__ != cls.__qualname__:
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"method name {cls.name!r} is taken by {known.__module__}.{known.__qualname__}")
     return cls
 

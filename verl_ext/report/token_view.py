@@ -22,11 +22,10 @@ def latest_records(folder: Path) -> list[dict[str, Any]]:
 
 def shaded(record: Mapping[str, Any], *, colour: bool) -> str:
     """The response as one line; with `colour` shaded, otherwise with the dependency behind each token that has any."""
-    dependency: Sequence[float] = record["visual_dependency"]
+    # Empty where no method asked for the ablated view.
+    dependency: Sequence[float] = record["visual_dependency"] or [0.0] * len(record["tokens"])
     peak = max(dependency, default=0.0)
-    parts = [
-        _part(token, value, peak, colour) for token, value in zip(record["tokens"], dependency, strict=True)
-    ]
+    parts = [_part(token, value, peak, colour) for token, value in zip(record["tokens"], dependency, strict=True)]
     return "".join(parts)
 
 

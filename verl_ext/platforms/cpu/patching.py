@@ -29,10 +29,14 @@ def replace_symbol(
         reason: why the CPU platform needs it, for the error message.
 
     Raises:
-        PatchError: the installed version is outside `versions`, or the symbol does not exist.
+        PatchError: the distribution is missing or outside `versions`, or the symbol does not exist.
     """
-    installed = importlib.metadata.version(distribution)
     where = f"{owner.__name__}.{name}"
+    try:
+        installed = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        known = f"{distribution}{versions}, which is not installed"
+        raise PatchError(f"{where} is known in {known}; needed because {reason}") from error
     if not SpecifierSet(versions).contains(installed, prereleases=True):
         raise PatchError(f"{where} is known in {distribution}{versions}, found {installed}; needed because {reason}")
     if not hasattr(owner, name):

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl as this package knows it. A failure names the symbol that changed and the file that relies on it."""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from contract.verl_api import FIELD_ONLY, FREE_FORM, MIXIN, PACKED_ATTENTION, SYMBOLS, VALIDATED_KEYS, Symbol
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from support.configuration import configuration
+
+import verl_ext
+from verl_ext.platforms.cpu.packed_attention import attend_packed
+
+PACKAGE = Path(verl_ext.__file__).parent
+VERL = f"verl {importlib.metadata.version('verl')}"
+
+
+def broken(symbol, what):
+    return f"{VERL}: {symbol.name} {what}; verl_ext/{symbol.used_in} relies on it"
+
+
+def find(symbol):
+    module, _, qualified = symbol.name.partition(":")
+    try:
+        return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        pytest.fail(broken(symbol, f"is gone ({error})"), pytrace=False)
+
+
+def call_of(symbol):
+    keywords = [name[:-1] for name in symbol.called if name.endswith("=")]
+    return [None] * (len(symbol.called) - len(keywords)), dict.fromkeys(keywords)
+
+
+def complaint(symbol):
+    """What is wrong with a symbol, or None."""
+    found = find(symbol)
+    if symbol.overridden is not None:
+        names = tuple(inspect.signature(found).parameters)
+        if names != symbol.overridden:
+            return broken(symbol, f"takes {names}, formerly {symbol.overridden}")
+    if symbol.called is not None:
+        positional, keywords = call_of(symbol)
+        signature = inspect.signature(found)
+        try:
+            (signature.bind_partial if inspect.isclass(found) else signature.bind)(*positional, **keywords)
+        except TypeError as error:
+            return broken(symbol, f"cannot be called as {symbol.called} any more ({error})")
+    for name, default in symbol.defaults.items():
+        now = inspect.signature(found).parameters[name].default
+        if now != default:
+            return broken(symbol, f"has the default {name}={now}, formerly {default}")
+    source = inspect.getsource(inspect.unwrap(found)) if symbol.source else ""
+    missing = [text for text in symbol.source if text not in source]
+    return broken(symbol, f"no longer says {missing}") if missing else None
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS, ids=lambda symbol: symbol.name)
+def test_symbol(symbol):
+    problem = complaint(symbol)
+    assert problem is None, problem
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": "verl.trainer.ppo.core_algos:aggregate_loss"}, "is gone"),
+        ({"overridden": ("loss", "mask")}, "takes \\('loss_mat', .*formerly \\('loss', 'mask'\\)"),
+        ({"called": ("loss_mat=", "token_mask=")}, "cannot be called as"),
+        ({"defaults": {"dp_size": 2}}, "has the default dp_size=1, formerly 2"),
+        ({"source": ("no such line",)}, r"no longer says \['no such line'\]"),
+    ],
+)
+def test_the_table_can_fail(changed, message):
+    symbol = Symbol(**{"name": "verl.trainer.ppo.core_algos:agg_loss", "used_in": "integration/loss.py", **changed})
+    with pytest.raises(BaseException, match=message) as caught:
+        raise AssertionError(complaint(symbol))
+    assert "verl_ext/integration/loss.py relies on it" in str(caught.value)
+
+
+def imports_of_verl(path):
+    """{(module, name)} of every `from verl... import` in a file."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {(n.module, alias.name) for n in nodes if n.module and n.module.split(".")[0] == "verl" for alias in n.names}
+
+
+def test_everything_imported_from_verl_is_in_the_table():
+    listed = [symbol.name.replace(":", ".") for symbol in SYMBOLS]
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for module, name in sorted(imports_of_verl(path)):
+            # A class or module, such as `tensordict_utils as tu`, is listed by what is used of it.
+            assert any(f"{entry}.".startswith(f"{module}.{name}.") for entry in listed), (
+                f"{path.relative_to(PACKAGE)} imports {name} from {module}: add it to tests/contract/verl_api.py"
+            )
+
+
+def test_the_table_names_our_files():
+    for symbol in SYMBOLS:
+        assert (PACKAGE / symbol.used_in.split(" ")[0]).is_file(), symbol
+
+
+def test_only_integration_and_platforms_import_verl():
+    importers = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if imports_of_verl(path)}
+    assert importers == {"integration", "platforms"}
+
+
+def test_packed_attention_takes_what_verls_takes():
+    # From verl's file, for the function itself is replaced in this process.
+    module = importlib.import_module("verl.models.transformers.qwen2_vl")
+    tree = ast.parse(inspect.getsource(module))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    (verls,) = [node for node in functions if node.name == "_custom_flash_attention_forward"]
+    names = tuple(argument.arg for argument in verls.args.args)
+    where = f"{VERL}: verl.models.transformers.qwen2_vl:_custom_flash_attention_forward takes {names}"
+    assert names[: len(PACKED_ATTENTION)] == PACKED_ATTENTION, where
+    assert tuple(inspect.signature(attend_packed).parameters)[: len(PACKED_ATTENTION)] == PACKED_ATTENTION
+    assert inspect.signature(attend_packed).parameters["_flash_only"].kind is inspect.Parameter.VAR_KEYWORD
+    assert "_flash_use_top_left_mask" in inspect.getsource(module), where
+
+
+def test_verl_reads_the_plug_in_group():
+    source = Path(importlib.import_module("verl").__file__).read_text()
+    assert 'entry_points(group="verl.plugins")' in source.replace("_entry_points", "entry_points"), VERL
+    names = {entry.value for entry in importlib.metadata.entry_points(group="verl.plugins")}
+    assert "verl_ext.plugin" in names
+
+
+def test_verl_takes_the_data_set_and_the_trainers_by_name():
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+
+    from verl_ext.integration import trainers
+    from verl_ext.integration.dataset import CheckedRLHFDataset
+
+    config = configuration("+perception=pgpo")
+    found = get_dataset_class(config.data)
+    assert (found.__module__, found.__name__) == (CheckedRLHFDataset.__module__, CheckedRLHFDataset.__name__)
+    assert get_trainer_cls(config.trainer.v1.trainer_mode) is trainers.PerceptionTrainerSync
+    for mode in ("sync", "colocate_async", "separate_async"):
+        ours, theirs = get_trainer_cls(f"perception_{mode}"), get_trainer_cls(mode)
+        assert issubclass(ours, theirs)
+        assert ours.base_mode == mode
+
+
+def test_our_hooks_come_before_verls():
+    from verl_ext.integration import trainers
+    from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
+
+    hooks = [symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == MIXIN and symbol.overridden]
+    assert len(hooks) == 5
+    for trainer in (
+        trainers.PerceptionTrainerSync,
+        trainers.PerceptionTrainerColocateAsync,
+        trainers.PerceptionTrainerSeparateAsync,
+    ):
+        for hook in hooks:
+            owners = [cls for cls in trainer.__mro__ if hook in vars(cls)]
+            assert owners[0] is PerceptionTrainerMixin, hook
+            for theirs in (cls for cls in owners[1:] if cls is not object):
+                names = list(inspect.signature(vars(theirs)[hook]).parameters)
+                assert names == list(inspect.signature(getattr(PerceptionTrainerMixin, hook)).parameters), theirs
+
+
+# Configuration
+
+
+@functools.cache
+def verls_own():
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer")
+
+
+def leaves(node, path=""):
+    """Paths of every leaf of a plain nested mapping."""
+    if not isinstance(node, dict) or not node:
+        return [path]
+    return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}" if path else key)]
+
+
+def exists(path):
+    parent, _, key = path.rpartition(".")
+    node = OmegaConf.select(verls_own(), parent) if parent else verls_own()
+    return OmegaConf.is_dict(node) and key in node.keys()  # noqa: SIM118  `in node` is false for "???"
+
+
+def is_field(name):
+    """Whether `module:Class.field` is a dataclass field."""
+    owner, _, field = name.rpartition(".")
+    module, _, cls = owner.partition(":")
+    found = getattr(importlib.import_module(module), cls, None)
+    return dataclasses.is_dataclass(found) and field in found.__dataclass_fields__
+
+
+def overridden_keys(file):
+    """Paths of the keys of verl's that one of our files sets."""
+    content = yaml.safe_load(file.read_text())
+    verls = {key: value for key, value in content.items() if key not in ("perception", "hydra", "defaults")}
+    return [path for path in leaves(verls) if path]
+
+
+OVERRIDDEN = [(file, path) for file in sorted((PACKAGE / "config").rglob("*.yaml")) for path in overridden_keys(file)]
+
+
+@pytest.mark.parametrize(("file", "path"), OVERRIDDEN, ids=[f"{file.stem}-{path}" for file, path in OVERRIDDEN])
+def test_every_key_that_our_yaml_overrides_is_verls(file, path):
+    where = f"{VERL} has no configuration key {path}, which {file.relative_to(PACKAGE)} sets"
+    if path in FREE_FORM:
+        assert exists(FREE_FORM[path]), where
+    elif path in FIELD_ONLY:
+        assert is_field(FIELD_ONLY[path]), f"{where}: {FIELD_ONLY[path]} is gone"
+    else:
+        assert exists(path), where
+
+
+def test_the_tables_of_exceptions_are_in_use():
+    assert {*FREE_FORM, *FIELD_ONLY} <= {path for _, path in OVERRIDDEN}
+    assert not any(exists(path) for path in {*FREE_FORM, *FIELD_ONLY})
+    assert not is_field("verl.workers.config:RolloutConfig.no_such_field")
+
+
+@pytest.mark.parametrize("path", VALIDATED_KEYS)
+def test_every_key_that_our_code_reads_is_verls(path):
+    assert exists(path), f"{VERL} has no configuration key {path} any more; grep verl_ext/ for it"
+
+
+def test_verl_trains_with_v1_by_default():
+    assert verls_own().trainer.use_v1 is True, f"{VERL}: our groups must set trainer.use_v1=True now"

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this package relies on in verl, as a table: one entry a symbol. `test_verl_api.py` holds it against verl."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol of verl's.
+
+    Attributes:
+        name: `module:qualified.name`.
+        used_in: our files that use it.
+        overridden: its parameters, where we override it: any change matters.
+        called: how we call it: positional arguments by their names here, then keyword arguments as `name=`.
+        defaults: defaults that we rely on.
+        source: what its source must say, where we rely on more than the signature.
+    """
+
+    name: str
+    used_in: str
+    overridden: tuple[str, ...] | None = None
+    called: tuple[str, ...] | None = None
+    defaults: dict[str, object] = field(default_factory=dict)
+    source: tuple[str, ...] = ()
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+TRAINER = "verl.trainer.ppo.v1.trainer_base:PPOTrainer"
+MIXIN = "integration/trainer_mixin.py"
+WORKERS = "verl.workers.engine_workers:"
+WORKER = "integration/worker.py"
+PADDING = "verl.workers.utils.padding:"
+TENSORDICT = "verl.utils.tensordict_utils:"
+DATASET = "verl.utils.dataset.rl_dataset:RLHFDataset"
+
+SYMBOLS = [
+    # Plug-in
+    Symbol("verl:DataProto", "plugin.py (loaded at the end of `import verl`)"),
+    # Trainer
+    Symbol(f"{TRAINER}.__init__", MIXIN, overridden=words("self config"), source=("config.trainer.v1.trainer_mode",)),
+    Symbol(
+        f"{TRAINER}._init_resource_pool_mgr",
+        MIXIN,
+        overridden=("self",),
+        source=("self.role_worker_mapping", "ray.remote(ActorRolloutRefWorker)"),
+    ),
+    Symbol(
+        f"{TRAINER}._compute_old_log_prob",
+        MIXIN,
+        overridden=words("self batch metrics"),
+        source=("old_log_probs", '"temperature"', '"calculate_entropy"', "self.actor_rollout_wg.compute_log_prob"),
+    ),
+    Symbol(
+        f"{TRAINER}._compute_advantage",
+        MIXIN,
+        overridden=words("self batch metrics"),
+        source=('"uid"', '"response_mask"', '"rm_scores"', '"rollout_log_probs"', '"advantages"'),
+    ),
+    Symbol(
+        f"{TRAINER}._update_actor",
+        MIXIN,
+        overridden=words("self batch metrics"),
+        source=("batch.extra_info", "self.actor_rollout_wg.update_actor"),
+    ),
+    Symbol(
+        f"{TRAINER}._step_once",
+        MIXIN,
+        source=(
+            "self._compute_old_log_prob(batch, metrics=metrics)",
+            "self._compute_advantage(batch, metrics=metrics)",
+            "self._update_actor(batch, metrics=metrics)",
+            'marked_timer("old_log_prob", timing_raw',
+        ),
+    ),
+    Symbol(f"{TRAINER}.fit", MIXIN, source=("self.global_steps += 1", "self.timing_raw = {}")),
+    Symbol(TRAINER, MIXIN, source=('tag.get("is_padding", False)', "self.total_training_steps =", "self.tokenizer =")),
+    Symbol("verl.trainer.ppo.utils:Role.Actor", MIXIN),
+    Symbol("verl.trainer.ppo.utils:Role.ActorRollout", MIXIN),
+    Symbol("verl.trainer.ppo.utils:Role.ActorRolloutRef", MIXIN),
+    Symbol("verl.utils.debug:marked_timer", MIXIN, called=words("name timing_raw color=")),
+    Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", "integration/trainers.py", called=("name",)),
+    Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY", "integration/trainers.py"),
+    Symbol("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync", "integration/trainers.py"),
+    Symbol("verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync", "integration/trainers.py"),
+    Symbol("verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync", "integration/trainers.py"),
+    Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY", "integration/validation.py"),
+    Symbol("verl.trainer.ppo.core_algos:AdvantageEstimator.GAE", "integration/validation.py"),
+    # Worker
+    Symbol(
+        f"{WORKERS}ActorRolloutRefWorker.init_model",
+        WORKER,
+        overridden=("self",),
+        source=("partial(ppo_loss, config=actor_config)", "self.actor.set_loss_fn(self.loss_fn)"),
+    ),
+    Symbol(f"{WORKERS}ActorRolloutRefWorker.compute_log_prob", WORKER, overridden=words("self data")),
+    Symbol(f"{WORKERS}ActorRolloutRefWorker.__init__", WORKER, source=("self.actor:", "self.ref:", "self.config =")),
+    Symbol(f"{WORKERS}TrainingWorker.__init__", WORKER, source=("self.engine:", "self.model_config =")),
+    Symbol(f"{WORKERS}TrainingWorker.set_loss_fn", WORKER, called=words("self loss_fn")),
+    Symbol(f"{WORKERS}TrainingWorker.infer_batch", WORKER, called=words("self data"), source=('"compute_loss"',)),
+    Symbol("verl.single_controller.base.decorator:Dispatch.ONE_TO_ALL", WORKER),
+    Symbol("verl.single_controller.base.decorator:register", WORKER, called=("dispatch_mode=",)),
+    Symbol(
+        "verl.single_controller.base.decorator:make_nd_compute_dataproto_dispatch_fn", WORKER, called=("mesh_name=",)
+    ),
+    Symbol("verl.utils.profiler:DistProfiler.annotate", WORKER, called=words("color= role=")),
+    Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.forward_step",
+        "integration/ablated_pass.py",
+        overridden=words("self micro_batch loss_function forward_only"),
+    ),
+    Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngine.forward_backward_batch",
+        "integration/ablated_pass.py",
+        source=("self.forward_step(",),
+    ),
+    Symbol(
+        "verl.workers.config:HFModelConfig",
+        "integration/model_facts.py",
+        called=words("path= hf_config= processor="),
+    ),
+    # Batches
+    Symbol(f"{PADDING}response_from_nested", "integration/ablated_pass.py", called=words("tensor response_mask")),
+    Symbol(f"{PADDING}response_to_nested", "integration/batch.py", called=words("tensor response_mask")),
+    Symbol(f"{PADDING}no_padding_2_padding", "integration/loss.py", called=words("tensor data")),
+    Symbol(f"{TENSORDICT}assign_non_tensor_stack", "integration/ablated_batch.py", called=words("batch key values")),
+    Symbol(f"{TENSORDICT}maybe_fix_3d_position_ids", "integration/ablated_batch.py", called=("data",)),
+    Symbol(f"{TENSORDICT}get", WORKER, called=words("data key"), defaults={"default": None}),
+    # Loss
+    Symbol(
+        "verl.workers.utils.losses:ppo_loss",
+        "integration/loss.py",
+        overridden=words("config model_output data dp_group"),
+        defaults={"dp_group": None},
+        source=tuple(
+            f'config.global_batch_info["{key}"]'
+            for key in ("dp_size", "batch_num_tokens", "global_batch_size", "loss_scale_factor")
+        ),
+    ),
+    Symbol(
+        "verl.trainer.ppo.core_algos:agg_loss",
+        "integration/loss.py",
+        called=words(
+            "loss_mat= loss_mask= loss_agg_mode= dp_size= batch_num_tokens= global_batch_size= loss_scale_factor="
+        ),
+    ),
+    Symbol("verl.utils.metric:Metric.__init__", "integration/loss.py", called=words("self value= aggregation=")),
+    Symbol("verl.utils.metric:AggregationType.SUM", "integration/loss.py"),
+    Symbol("verl.workers.config:ActorConfig", "integration/loss.py", called=words("loss_agg_mode= global_batch_info=")),
+    # Data set
+    Symbol(
+        f"{DATASET}.__init__",
+        "integration/dataset.py",
+        source=tuple(
+            f"self.{name} ="
+            for name in ("prompt_key", "image_key", "video_key", "max_prompt_length", "original_data_files")
+        ),
+    ),
+    Symbol(f"{DATASET}.__getitem__", "integration/dataset.py", overridden=words("self item")),
+    Symbol(
+        f"{DATASET}.maybe_filter_out_long_prompts",
+        "integration/dataset.py",
+        overridden=words("self dataframe"),
+        defaults={"dataframe": None},
+    ),
+    Symbol(
+        f"{DATASET}._build_messages",
+        "data/row_check.py",
+        source=("<image>", 'if "bytes" in image:', "isinstance(image, str | os.PathLike)"),
+    ),
+    # CPU platform
+    Symbol("verl.plugin.platform:PlatformBase", "platforms/cpu/platform.py"),
+    Symbol("verl.plugin.platform:PlatformRegistry.register", "platforms/cpu/platform.py", called=("platform=",)),
+    Symbol(
+        "verl.workers.engine.base:EngineRegistry.register",
+        "platforms/cpu/engine.py",
+        called=words("model_type= backend= device="),
+    ),
+    Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead._build_fsdp_module",
+        "platforms/cpu/engine.py",
+        overridden=words("self module"),
+        source=(
+            "self.engine_config.forward_only",
+            "CPUOffloadPolicy(pin_memory=True)",
+            'mixed_precision_config.get("param_dtype"',
+            'mixed_precision_config.get("reduce_dtype"',
+            'mixed_precision_config.get("buffer_dtype"',
+        ),
+    ),
+    Symbol(
+        "verl.utils.distributed:initialize_global_process_group_ray",
+        "platforms/cpu/process_group.py",
+        overridden=words("timeout_second backend"),
+        defaults={"timeout_second": None, "backend": None},
+    ),
+    Symbol(
+        "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer.__init__",
+        "platforms/cpu/polling.py",
+        called=words(
+            "self trainer_mode= trainer_config= max_off_policy_threshold= max_off_policy_strategy= "
+            "sampler_kwargs= poll_interval="
+        ),
+        defaults={"poll_interval": 2.0},
+    ),
+    Symbol("verl.models.transformers.qwen2_vl:_custom_flash_attention_forward", "platforms/cpu/packed_attention.py"),
+]
+
+PACKED_ATTENTION = words(
+    "query_states key_states value_states attention_mask query_length is_causal position_ids sliding_window"
+)
+"""First parameters of verl's `_custom_flash_attention_forward`, which `attend_packed` replaces."""
+
+FREE_FORM = {
+    "ray_kwargs.ray_init.num_gpus": "ray_kwargs.ray_init",
+    "actor_rollout_ref.model.override_config.attn_implementation": "actor_rollout_ref.model.override_config",
+}
+"""Keys that verl passes on without knowing them: {our key: the mapping that verl must have}."""
+
+MIXED_PRECISION = "verl.workers.config:FSDPEngineConfig.mixed_precision"
+FIELD_ONLY = {
+    "actor_rollout_ref.rollout.enable_sleep_mode": "verl.workers.config:RolloutConfig.enable_sleep_mode",
+    **{
+        f"actor_rollout_ref.{role}.fsdp_config.mixed_precision.{name}": MIXED_PRECISION
+        for role in ("actor", "ref")
+        for name in ("param_dtype", "reduce_dtype", "buffer_dtype")
+    },
+}
+"""Keys that verl's dataclasses have and its YAML does not: {our key: the dataclass field}."""
+
+VALIDATED_KEYS = words(
+    """
+    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async
+    trainer.default_local_dir algorithm.adv_estimator algorithm.rollout_correction.bypass_mode
+    actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
+    actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels
+    data.image_key data.max_prompt_length data.filter_overlong_prompts data.custom_cls.path data.custom_cls.name
+    """
+)
+"""Keys of verl's that our code reads, or names in a message."""

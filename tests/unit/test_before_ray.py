@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user sees of a mistake in the configuration: the real command stops at once, before Ray starts."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from support.configuration import SMALL
+
+CASES = {
+    "group": ["+perception=pgop"],
+    "key": ["+perception=pgpo", "+perception.pgpo.treshold=1"],
+    "value": ["+perception=papo_g", "perception.papo.coef=-1"],
+    "trainer": ["+perception=pgpo", "trainer.v1.trainer_mode=sync"],
+}
+EXPECTED = {
+    "key": "verl-ext: perception.pgpo.treshold=1: no such key; did you mean 'threshold'?",
+    "value": "verl-ext: perception.papo.coef=-1: write a value between 0 and 1e+06",
+    "trainer": "verl-ext: trainer.v1.trainer_mode=sync: this trainer ignores the section; write perception_sync",
+}
+
+
+def main_ppo(overrides, folder):
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *SMALL, *overrides, f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=os.environ)
+    assert done.returncode != 0
+    assert "Started a local Ray instance" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_our_errors_are_one_line(case, tmp_path):
+    done = main_ppo(CASES[case], tmp_path)
+    assert EXPECTED[case] in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_method_lists_the_known_ones(tmp_path):
+    done = main_ppo(CASES["group"], tmp_path)
+    assert "Could not find 'perception/pgop'" in done.stderr
+    options = done.stderr.partition("Available options in 'perception':")[2].split()
+    assert {"pgpo", "papo_g"} <= set(options)

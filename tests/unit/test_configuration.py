@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `perception` group on verl's real configuration: defaults, overrides, and every refusal."""
+
+import dataclasses
+import pickle
+
+import pytest
+from omegaconf import OmegaConf
+from support.configuration import configuration
+
+from verl_ext.ablation.spec import AblationSpec
+from verl_ext.errors import ConfigurationError
+from verl_ext.integration import config as perception_config
+from verl_ext.integration import validation
+from verl_ext.integration.config import RunOptions, parse
+from verl_ext.integration.typed import build
+from verl_ext.integration.validation import validate
+from verl_ext.methods import registry
+from verl_ext.methods.base import SIGNALS, Method
+from verl_ext.methods.papo import PAPO
+from verl_ext.methods.pgpo import PGPO
+from verl_ext.methods.registry import register_method
+
+PGPO_GROUP, PAPO_GROUP = "+perception=pgpo", "+perception=papo_g"
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return {group: configuration(group) for group in (PGPO_GROUP, PAPO_GROUP)}
+
+
+def refusal(*overrides):
+    with pytest.raises(ConfigurationError) as caught:
+        validate(configuration(*overrides))
+    return caught.value
+
+
+def says(error, key, value, *remedy):
+    """The message reads `key=value: remedy`, with every part of `remedy` in it."""
+    message, head = str(error), f"{key}={value}: "
+    assert message.startswith(head)
+    assert (error.key, str(error.value)) == (key, str(value))
+    assert all(part in message[len(head) :] for part in remedy), message
+
+
+# Defaults
+
+
+def test_pgpo_is_the_released_setting(composed):
+    config = composed[PGPO_GROUP]
+    perception = parse(config.perception)
+    assert perception.methods == (PGPO(threshold=0.4, boost=2.0, threshold_mode="absolute", conserve_mass=True),)
+    assert perception.ablation == AblationSpec(kind="drop_vision", probability=0.6, scope="prompt")
+    assert perception.signals == {"ablated_log_prob"}
+    actor = config.actor_rollout_ref.actor
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 3.0)
+    assert (actor.use_kl_loss, actor.loss_agg_mode) == (False, "token-mean")
+
+
+def test_papo_g_is_the_released_setting(composed):
+    config = composed[PAPO_GROUP]
+    perception = parse(config.perception)
+    assert perception.methods == (PAPO(coef=0.02, schedule="fixed", clip=None, top_fraction=None, entropy_coef=0.0),)
+    assert perception.ablation == AblationSpec(kind="random_patch", probability=0.6, scope="prompt")
+    actor = config.actor_rollout_ref.actor
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.3, 3.0)
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
+
+
+@pytest.mark.parametrize("group", [PGPO_GROUP, PAPO_GROUP])
+def test_what_every_method_sets_in_verl(composed, group):
+    config = composed[group]
+    assert config.algorithm.adv_estimator == "grpo"
+    assert config.algorithm.use_kl_in_reward is False
+    assert config.trainer.v1.trainer_mode == "perception_sync"
+    assert config.actor_rollout_ref.rollout.calculate_log_probs is True
+    assert config.data.custom_cls.path == "pkg://verl_ext.integration.dataset"
+    assert config.data.custom_cls.name == "CheckedRLHFDataset"
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    ("group", "cls", "section", "chosen_by_the_method"),
+    [
+        (PGPO_GROUP, PGPO, "pgpo", ()),
+        (PAPO_GROUP, PAPO, "papo", ()),
+        (PGPO_GROUP, RunOptions, None, ("methods",)),
+        (PAPO_GROUP, RunOptions, None, ("methods",)),
+        (PGPO_GROUP, AblationSpec, "ablation", ("kind",)),
+        (PAPO_GROUP, AblationSpec, "ablation", ("kind",)),
+    ],
+)
+def test_yaml_defaults_are_the_dataclass_defaults(composed, group, cls, section, chosen_by_the_method):
+    perception = OmegaConf.to_container(composed[group].perception, resolve=True)
+    written = perception[section] if section else perception
+    for name, default in dataclasses.asdict(cls()).items():
+        assert name in written, f"{cls.__name__}.{name} is not in the YAML of {group}"
+        if name not in chosen_by_the_method:
+            assert written[name] == default, name
+
+
+def test_a_section_may_be_left_out():
+    perception = parse({"methods": ["pgpo"]})
+    assert perception.methods == (PGPO(),)
+    assert (perception.options, perception.ablation) == (RunOptions(methods=["pgpo"]), AblationSpec())
+
+
+# Overriding
+
+OVERRIDES = [
+    (PGPO_GROUP, "pgpo.threshold", 0.5),
+    (PGPO_GROUP, "pgpo.boost", 0.25),
+    (PGPO_GROUP, "pgpo.threshold_mode", "quantile"),
+    (PGPO_GROUP, "pgpo.low_weight_floor", 0.1),
+    (PGPO_GROUP, "pgpo.conserve_mass", False),
+    (PAPO_GROUP, "papo.coef", 0.01),
+    (PAPO_GROUP, "papo.schedule", "annealing"),
+    (PAPO_GROUP, "papo.end_coef", 0.001),
+    (PAPO_GROUP, "papo.anneal_fraction", 0.25),
+    (PAPO_GROUP, "papo.clip", 0.2),
+    (PAPO_GROUP, "papo.top_fraction", 0.3),
+    (PAPO_GROUP, "papo.entropy_coef", 0.03),
+    (PGPO_GROUP, "ablation.kind", "random_patch"),
+    (PGPO_GROUP, "ablation.probability", 0.9),
+    (PGPO_GROUP, "ablation.scope", "response"),
+    (PGPO_GROUP, "base_estimator", "rloo"),
+    (PGPO_GROUP, "seed", 7),
+    (PGPO_GROUP, "min_rollout_correlation", 0.5),
+    (PGPO_GROUP, "record_every", 10),
+    (PGPO_GROUP, "record_rows", 3),
+]
+
+
+@pytest.mark.parametrize(("group", "key", "value"), OVERRIDES, ids=[key for _, key, _ in OVERRIDES])
+def test_overriding(group, key, value):
+    config = configuration(group, f"perception.{key}={value}")
+    validate(config)
+    perception = parse(config.perception)
+    owner, _, name = key.rpartition(".")
+    read = {"": perception.options, "ablation": perception.ablation}.get(owner, perception.methods[0])
+    assert getattr(read, name) == value
+    assert type(getattr(read, name)) is type(value)
+    if key == "base_estimator":
+        assert config.algorithm.adv_estimator == value
+
+
+def test_every_option_is_overridden_above():
+    tested = {key for _, key, _ in OVERRIDES}
+    fields = [("pgpo.", PGPO), ("papo.", PAPO), ("ablation.", AblationSpec), ("", RunOptions)]
+    known = {prefix + field.name for prefix, cls in fields for field in dataclasses.fields(cls)}
+    assert known - tested == {"methods"}
+
+
+def test_methods_keep_their_order():
+    perception = parse({"methods": ["papo", "pgpo"], "papo": {"coef": 0.5}})
+    assert perception.methods == (PAPO(coef=0.5), PGPO())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "high", "kl"), [("grpo", 0.2, False), ("dapo", 0.28, False), ("grpo_kl", 0.3, True)]
+)
+def test_recipe(recipe, high, kl):
+    for group in (PGPO_GROUP, PAPO_GROUP):
+        config = configuration(group, f"recipe={recipe}")
+        validate(config)
+        assert (config.actor_rollout_ref.actor.clip_ratio_high, config.actor_rollout_ref.actor.use_kl_loss) == (
+            high,
+            kl,
+        )
+
+
+@pytest.mark.parametrize("mode", ["perception_sync", "perception_colocate_async", "perception_separate_async"])
+def test_every_perception_trainer_is_accepted(mode):
+    validate(configuration(PGPO_GROUP, f"trainer.v1.trainer_mode={mode}"))
+
+
+# Refusals inside the section
+
+NUMBER = "write a value of type float"
+SECTION_REFUSALS = [
+    (PGPO_GROUP, "perception.methods=[pgop]", "perception.methods", "['pgop']", "papo, pgpo"),
+    (PGPO_GROUP, "perception.methods=[pgpo,pgpo]", "perception.methods", "['pgpo', 'pgpo']", "different names"),
+    (PGPO_GROUP, "perception.methods=[]", "perception.methods", "[]", "perception.methods=[pgpo]"),
+    (PGPO_GROUP, "perception.methods=[[pgpo]]", "perception.methods", "[['pgpo']]", "different names"),
+    (PGPO_GROUP, "perception.methods=pgpo", "perception.methods", "pgpo", "write a value of type list[str]"),
+    (PGPO_GROUP, "perception.methods=null", "perception.methods", "None", "write a value of type list[str]"),
+    (PGPO_GROUP, "+perception.pgpo.treshold=1", "perception.pgpo.treshold", "1", "did you mean 'threshold'?"),
+    (PGPO_GROUP, "+perception.ablation.knd=1", "perception.ablation.knd", "1", "did you mean 'kind'?"),
+    (PGPO_GROUP, "+perception.ablatoin=1", "perception.ablatoin", "1", "did you mean 'ablation'?"),
+    (PGPO_GROUP, "+perception.pgop.boost=1", "perception.pgop", "{'boost': 1}", "did you mean 'pgpo'?"),
+    (PGPO_GROUP, "+perception.pgpo.xyzzy=1", "perception.pgpo.xyzzy", "1", "known keys are boost, conserve_mass"),
+    (PGPO_GROUP, "perception.pgpo.threshold=high", "perception.pgpo.threshold", "high", NUMBER),
+    (PGPO_GROUP, "perception.pgpo.threshold=true", "perception.pgpo.threshold", "True", NUMBER),
+    (PGPO_GROUP, "perception.pgpo.threshold=null", "perception.pgpo.threshold", "None", NUMBER),
+    (PGPO_GROUP, "perception.pgpo.conserve_mass=maybe", "perception.pgpo.conserve_mass", "maybe", "of type bool"),
+    (PGPO_GROUP, "perception.seed=1.5", "perception.seed", "1.5", "write a value of type int"),
+    (PGPO_GROUP, "perception.pgpo=5", "perception.pgpo", "5", "write its keys instead: threshold, boost"),
+    (PGPO_GROUP, "perception.ablation=blank", "perception.ablation", "blank", "keys instead: kind, probability"),
+    (PGPO_GROUP, "perception.pgpo.threshold=1.1", "perception.pgpo.threshold", "1.1", "between 0 and 1"),
+    (PGPO_GROUP, "perception.pgpo.threshold=-0.1", "perception.pgpo.threshold", "-0.1", "between 0 and 1"),
+    (PGPO_GROUP, "perception.pgpo.boost=nan", "perception.pgpo.boost", "nan", "between 0 and 1e+06"),
+    (PGPO_GROUP, "perception.pgpo.boost=inf", "perception.pgpo.boost", "inf", "between 0 and 1e+06"),
+    (PGPO_GROUP, "perception.pgpo.low_weight_floor=2", "perception.pgpo.low_weight_floor", "2", "between 0 and 1"),
+    (PGPO_GROUP, "perception.ablation.probability=2", "perception.ablation.probability", "2", "between 0 and 1"),
+    (PGPO_GROUP, "perception.seed=-1", "perception.seed", "-1", "between 0 and"),
+    (PGPO_GROUP, "perception.record_every=-1", "perception.record_every", "-1", "between 0 and"),
+    (PGPO_GROUP, "perception.record_rows=0", "perception.record_rows", "0", "between 1 and"),
+    (PGPO_GROUP, "perception.min_rollout_correlation=2", "perception.min_rollout_correlation", "2", "between -1 and 1"),
+    (PAPO_GROUP, "perception.papo.coef=-1", "perception.papo.coef", "-1", "between 0 and 1e+06"),
+    (PAPO_GROUP, "perception.papo.end_coef=-1", "perception.papo.end_coef", "-1", "between 0 and 1e+06"),
+    (PAPO_GROUP, "perception.papo.anneal_fraction=2", "perception.papo.anneal_fraction", "2", "between 0 and 1"),
+    (PAPO_GROUP, "perception.papo.clip=0", "perception.papo.clip", "0", "between 1e-06 and 10"),
+    (PAPO_GROUP, "perception.papo.top_fraction=0", "perception.papo.top_fraction", "0", "between 1e-06 and 1"),
+    (PAPO_GROUP, "perception.papo.entropy_coef=-1", "perception.papo.entropy_coef", "-1", "between 0 and 1e+06"),
+    (PGPO_GROUP, "perception.pgpo.threshold_mode=rank", "perception.pgpo.threshold_mode", "rank", "absolute, quantile"),
+    (PAPO_GROUP, "perception.papo.schedule=cosine", "perception.papo.schedule", "cosine", "fixed, annealing"),
+    (PGPO_GROUP, "perception.ablation.kind=blank", "perception.ablation.kind", "blank", "drop_vision, random_patch"),
+    (PGPO_GROUP, "perception.ablation.scope=batch", "perception.ablation.scope", "batch", "prompt, response"),
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "override", "key", "value", "remedy"), SECTION_REFUSALS, ids=[case[1] for case in SECTION_REFUSALS]
+)
+def test_bad_value(group, override, key, value, remedy):
+    says(refusal(group, override), key, value, remedy)
+
+
+def test_every_bound_and_choice_is_refused_above():
+    tested = {key for _, _, key, _, remedy in SECTION_REFUSALS if "type" not in remedy}
+    sections = [("perception.pgpo", PGPO), ("perception.papo", PAPO)]
+    sections += [("perception.ablation", AblationSpec), ("perception", RunOptions)]
+    constrained = {f"{prefix}.{f.name}" for prefix, cls in sections for f in dataclasses.fields(cls) if f.metadata}
+    assert constrained <= tested
+
+
+def test_a_configured_method_must_act():
+    error = refusal(PGPO_GROUP, "perception.methods=[papo]")
+    says(error, "perception.pgpo", error.value, "does not act", "perception.methods=[papo,pgpo]")
+    assert error.value["threshold"] == 0.4
+    validate(configuration(PGPO_GROUP, "perception.methods=[papo,pgpo]"))
+
+
+def test_build_alone():
+    assert build(PGPO, {"threshold": 0.1}, "somewhere") == PGPO(threshold=0.1)
+    assert build(PGPO, None, "somewhere") == PGPO()
+    with pytest.raises(ConfigurationError, match=r"^somewhere\.boost=-1: write a value between 0 and 1e\+06$"):
+        build(PGPO, {"boost": -1}, "somewhere")
+
+
+def test_the_error_survives_pickling():
+    error = refusal(PGPO_GROUP, "perception.seed=-1")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.key, copy.value, copy.remedy) == (str(error), error.key, error.value, error.remedy)
+
+
+# Refusals in the rest of the configuration
+
+VERL_REFUSALS = [
+    ("trainer.use_v1=False", "trainer.use_v1", "False", "write trainer.use_v1=True"),
+    ("trainer.v1.trainer_mode=sync", "trainer.v1.trainer_mode", "sync", "write perception_sync"),
+    (
+        "trainer.v1.trainer_mode=separate_async",
+        "trainer.v1.trainer_mode",
+        "separate_async",
+        "write perception_separate_async",
+    ),
+    ("trainer.v1.trainer_mode=mine", "trainer.v1.trainer_mode", "mine", "perception_sync or perception_colocate_async"),
+    ("perception.base_estimator=gpro", "perception.base_estimator", "gpro", "grpo, "),
+    ("algorithm.adv_estimator=rloo", "algorithm.adv_estimator", "rloo", "perception.base_estimator (now grpo)"),
+    ("actor_rollout_ref.actor.strategy=megatron", "actor_rollout_ref.actor.strategy", "megatron", "fsdp and fsdp2"),
+    (
+        "algorithm.rollout_correction.bypass_mode=True",
+        "algorithm.rollout_correction.bypass_mode",
+        "True",
+        "write algorithm.rollout_correction.bypass_mode=False",
+    ),
+    (
+        "actor_rollout_ref.rollout.calculate_log_probs=False",
+        "actor_rollout_ref.rollout.calculate_log_probs",
+        "False",
+        "write actor_rollout_ref.rollout.calculate_log_probs=True, or perception.min_rollout_correlation=null",
+    ),
+]
+
+
+@pytest.mark.parametrize(("override", "key", "value", "remedy"), VERL_REFUSALS, ids=[case[0] for case in VERL_REFUSALS])
+def test_verl_setting_that_does_not_fit(override, key, value, remedy):
+    says(refusal(PGPO_GROUP, override), key, value, remedy)
+
+
+def test_rollout_log_probs_are_not_needed_without_a_bound():
+    off = "actor_rollout_ref.rollout.calculate_log_probs=False"
+    config = configuration(PGPO_GROUP, off, "perception.min_rollout_correlation=null")
+    validate(config)
+    assert parse(config.perception).options.min_rollout_correlation is None
+
+
+@pytest.mark.parametrize(
+    "override", ["actor_rollout_ref.actor.strategy=megatron", "algorithm.rollout_correction.bypass_mode=True"]
+)
+def test_what_only_the_ablated_pass_forbids_is_allowed_without_it(override):
+    validate(configuration(PAPO_GROUP, "perception.papo.coef=0", override))
+
+
+# Methods of other packages
+
+
+@pytest.fixture
+def needs_full_kl():
+    """A method of another package, registered while the test runs."""
+
+    @register_method
+    @dataclasses.dataclass(frozen=True)
+    class NeedsFullKL(Method):
+        name = "needs_full_kl"
+
+        def signals(self):
+            return frozenset({"full_kl"})
+
+    yield NeedsFullKL
+    del registry._METHODS["needs_full_kl"]
+
+
+def foreign(*overrides):
+    return configuration(PGPO_GROUP, "~perception.pgpo", "perception.methods=[needs_full_kl]", *overrides)
+
+
+@pytest.mark.usefixtures("needs_full_kl")
+def test_a_signal_that_nothing_measures():
+    with pytest.raises(ConfigurationError) as caught:
+        validate(foreign())
+    says(caught.value, "perception.methods", "['full_kl']", "needs_full_kl needs", "ablated_log_prob")
+
+
+def test_fused_kernels_and_a_signal_from_logits(needs_full_kl, monkeypatch):
+    monkeypatch.setattr(perception_config, "SIGNALS", SIGNALS | {"full_kl"})
+    monkeypatch.setattr(validation, "LOGITS_SIGNALS", frozenset({"full_kl"}))
+    key = "actor_rollout_ref.model.use_fused_kernels"
+    with pytest.raises(ConfigurationError) as caught:
+        validate(foreign(f"{key}=True"))
+    says(caught.value, key, "True", "full_kl", "write False")
+    config = foreign(f"{key}=False")
+    validate(config)
+    assert parse(config.perception).methods == (needs_full_kl(),)
+    validate(configuration(PGPO_GROUP, f"{key}=True"))

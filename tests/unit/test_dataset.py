@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's data set on a real parquet file, with rows that must not reach training."""
+
+import io
+import logging
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+from support.configuration import configuration
+from support.tiny import picture, processor
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from verl_ext.errors import DataError
+from verl_ext.integration.dataset import CheckedRLHFDataset
+
+
+def png(seed=0):
+    buffer = io.BytesIO()
+    picture(64, 64, seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(index, content="<image>what color is the shape?", image=None):
+    return {
+        "data_source": "test",
+        "prompt": [{"role": "user", "content": content}],
+        "images": [] if image is None else [{"bytes": image}],
+        "reward_model": {"style": "rule", "ground_truth": "red"},
+        "extra_info": {"index": index},
+    }
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return OmegaConf.to_container(configuration("+perception=pgpo").data)
+
+
+@pytest.fixture
+def build(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+
+    def build(rows, cls=CheckedRLHFDataset, **overrides):
+        path = tmp_path / "train.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        config = OmegaConf.create({**settings, "filter_overlong_prompts_workers": 1, **overrides})
+        return cls([str(path)], processor().tokenizer, config, processor())
+
+    return build
+
+
+def test_good_rows_are_those_of_verl(build):
+    rows = [row(10, image=png()), row(11, content="how much is 2 + 2?")]
+    ours, theirs = build(rows, filter_overlong_prompts=False), build(rows, RLHFDataset, filter_overlong_prompts=False)
+    assert len(ours) == len(theirs) == 2
+    for item in range(2):
+        mine, verls = ours[item], theirs[item]
+        assert mine.keys() == verls.keys()
+        assert all(mine[key] == verls[key] for key in mine if key not in ("raw_prompt", "dummy_tensor"))
+        assert mine["index"] == 10 + item
+    parts = ours[0]["raw_prompt"][0]["content"]
+    assert [part["type"] for part in parts] == ["image", "text"]
+    assert parts[0]["image"].size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (row(77, image=png()[:100]), "image 0 cannot be read"),
+        (row(77, image=b""), "image 0 cannot be read"),
+        (row(77), "marks 1 images with <image> but the row holds 0"),
+        (row(77, content="what is it?", image=png()), "marks 0 images with <image> but the row holds 1"),
+    ],
+    ids=["truncated", "empty", "no image", "no placeholder"],
+)
+def test_a_bad_row_is_named(build, tmp_path, bad, reason):
+    data = build([row(76, image=png()), bad], filter_overlong_prompts=False)
+    assert data[0]["index"] == 76
+    with pytest.raises(DataError) as caught:
+        data[1]
+    name = f"row 1 of ['{tmp_path / 'train.parquet'}'] (extra_info.index 77): "
+    assert str(caught.value).startswith(name)
+    assert reason in str(caught.value)
+
+
+def test_rows_that_the_filter_leaves_out_are_counted(build, tmp_path, caplog):
+    long = "what color is the shape? " * 60
+    rows = [row(0, image=png()), row(1, content=long), row(2, image=png()[:100]), row(3, image=png(1))]
+    with caplog.at_level(logging.WARNING, logger="verl_ext"):
+        data = build(rows, filter_overlong_prompts=True)
+    assert [data[item]["index"] for item in range(len(data))] == [0, 3]
+    (record,) = [record for record in caplog.records if record.name == "verl_ext.integration.dataset"]
+    assert record.levelno == logging.WARNING
+    message = record.getMessage()
+    assert message.startswith(f"2 of 4 rows of ['{tmp_path / 'train.parquet'}'] are left out")
+    assert "data.max_prompt_length=96" in message
+
+
+def test_nothing_is_said_when_every_row_stays(build, caplog):
+    with caplog.at_level(logging.WARNING, logger="verl_ext"):
+        assert len(build([row(0, image=png())], filter_overlong_prompts=True)) == 1
+    assert not [record for record in caplog.records if record.name.startswith("verl_ext")]
