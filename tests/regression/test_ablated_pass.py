@@ -164,3 +164,13 @@ def test_a_wrong_number_of_image_tokens_names_the_row(worker, rows):
     data = batches.batch(broken, **SETTINGS)
     with pytest.raises(DataError, match=r"row 2.*image tokens but its images give 9 features"):
         worker.compute_log_prob(data)
+
+
+def test_rows_of_equal_length_from_the_queue_are_handled(worker, rows):
+    """torch takes the 4 of (4, L) for the ragged dimension when every L is the same."""
+    same = [rows[0]] * 4
+    data = batches.batch(same, perception_step=3, **SETTINGS)
+    data["position_ids"] = torch.nested.as_nested_tensor([row.position_ids for row in same], layout=torch.jagged)
+    assert data["position_ids"]._ragged_idx == 1
+    output = worker.compute_ablated_log_prob(data)
+    assert close(list(output["ablated_log_prob"].unbind()), ablated(worker, same))

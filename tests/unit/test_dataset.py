@@ -45,7 +45,7 @@ def build(tmp_path, settings, monkeypatch):
     def build(rows, cls=CheckedRLHFDataset, **overrides):
         path = tmp_path / "train.parquet"
         pq.write_table(pa.Table.from_pylist(rows), path)
-        config = OmegaConf.create({**settings, "filter_overlong_prompts_workers": 1, **overrides})
+        config = OmegaConf.create({**settings, **overrides})
         return cls([str(path)], processor().tokenizer, config, processor())
 
     return build

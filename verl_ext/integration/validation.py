@@ -12,6 +12,7 @@ from verl_ext.integration.config import Perception, parse
 from verl_ext.methods.base import LOGITS_SIGNALS
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
+MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
 
 
@@ -34,7 +35,7 @@ def _check_trainer(config: DictConfig) -> None:
             config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True"
         )
     mode = _get(config, "trainer.v1.trainer_mode")
-    if mode not in TRAINER_MODES:
+    if not str(mode).startswith(MODE_PREFIX):
         wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
         raise _error(config, "trainer.v1.trainer_mode", f"this trainer ignores the section; write {wanted}")
 

@@ -18,6 +18,7 @@ from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.image_tokens import check_image_tokens
 from verl_ext.integration.loss import perception_loss
 from verl_ext.integration.model_facts import model_facts
+from verl_ext.integration.position_ids import repair_position_ids
 from verl_ext.integration.vision_tower import allow_image_free_batches
 
 STEP = "perception_step"
@@ -53,8 +54,21 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         Raises:
             DataError: they do not; names the row.
         """
+        repair_position_ids(data)
         check_image_tokens(data, self.model_facts)
         return super().compute_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
+    def compute_ref_log_prob(self, data: TensorDict) -> TensorDict | None:
+        """verl's reference pass."""
+        repair_position_ids(data)
+        return super().compute_ref_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict | None:
+        """verl's update."""
+        repair_position_ids(data)
+        return super().update_actor(data)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     @DistProfiler.annotate(color="purple", role="actor_compute_ablated_log_prob")
@@ -68,6 +82,7 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
             See `signal_fields`; None on ranks whose outputs verl does not collect.
         """
         assert self.actor is not None
+        repair_position_ids(data)
         step: int = tu.get(data, STEP)
         with ablated_forward(self.actor.engine, self.ablation, step):
             output: Any = self.actor.infer_batch(data)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_ext.data.easy_vqa import write_easy_vqa
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def easy_vqa(tmp_path_factory):
+    """easy-VQA in verl's schema."""
+    folder = tmp_path_factory.mktemp("easy_vqa")
+    write_easy_vqa(folder, val_size=32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_only(easy_vqa, tmp_path_factory):
+    """The same questions without their images."""
+    folder = tmp_path_factory.mktemp("text_only")
+    for name in ("train", "test"):
+        rows = pq.read_table(easy_vqa / f"{name}.parquet").to_pylist()
+        for row in rows:
+            row["images"] = []
+            row["prompt"][0]["content"] = row["prompt"][0]["content"].removeprefix("<image>")
+        schema = pq.read_schema(easy_vqa / f"{name}.parquet")
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / f"{name}.parquet")
+    return folder

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's and this package's sync trainers, writing down what lies in TransferQueue when the update begins.
+
+Loaded through verl's own `VERL_USE_EXTERNAL_MODULES`; chosen by `trainer.v1.trainer_mode`.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import transfer_queue as tq
+
+# verl loads its external modules before its plug-ins, and the trainers need the platform that the plug-in registers.
+import verl_ext.plugin  # noqa: F401  isort: skip
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from verl_ext.integration.trainers import PerceptionTrainerSync
+
+
+def size(value):
+    """Bytes of tensors, however nested."""
+    if isinstance(value, torch.Tensor):
+        return (value.values() if value.is_nested else value).nbytes
+    if isinstance(value, dict):
+        return sum(map(size, value.values()))
+    return sum(map(size, value)) if isinstance(value, list | tuple) else 0
+
+
+def plain(value):
+    """A non-tensor field as a list of what it holds."""
+    return value if isinstance(value, torch.Tensor) else value.tolist()
+
+
+class Measuring:
+    """Mixin: bytes per field of the batch, in `transfer_queue.jsonl` beside the checkpoints."""
+
+    def _update_actor(self, batch, metrics):
+        fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id)
+        sizes = {name: size(plain(value)) for name, value in fields.items()}
+        tokens = int(fields["responses"].values().numel())
+        path = Path(self.config.trainer.default_local_dir)
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / "transfer_queue.jsonl").open("a") as file:
+            file.write(json.dumps({"bytes": sizes, "response_tokens": tokens, "rows": len(batch.keys)}) + "\n")
+        return super()._update_actor(batch, metrics)
+
+
+@register_trainer("measuring_sync")
+class MeasuringSync(Measuring, PPOTrainerSync):
+    def __init__(self, config):
+        config.trainer.v1.trainer_mode = "sync"
+        super().__init__(config)
+
+
+@register_trainer("perception_measuring_sync")
+class MeasuringPerceptionSync(Measuring, PerceptionTrainerSync):
+    pass
