@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from verl_ext.data.easy_vqa import write_easy_vqa
 from verl_ext.report.metrics_file import Step, read_steps
-from verl_ext.report.summary import summarise
+from verl_ext.report.summary import improvement, summarise
 from verl_ext.report.token_view import latest_records, shaded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,10 +78,11 @@ def main() -> int:
         print("data: writing easy-VQA's colour questions in verl's schema")
         write_easy_vqa(DATA, questions="color", val_size=QUESTIONS)
     RUN.mkdir(parents=True, exist_ok=True)
-    if not _finished(_steps()):
-        status = _train(sys.argv[1:])
-        if status:
-            return status
+    if _finished(_steps()):
+        unused = f", so {' '.join(sys.argv[1:])} is not used" if sys.argv[1:] else ""
+        print(f"quickstart: the run is finished{unused}")
+    elif status := _train(sys.argv[1:]):
+        return status
     _report(_steps())
     print(f"\n{time.time() - started:.0f} s in all. Files of the run: {RUN}")
     print(f"  metrics*.jsonl, perception_tokens/, global_step_*/ (checkpoint), train.log\nTo train anew: rm -r {RUN}")
@@ -95,7 +96,7 @@ def _train(overrides: list[str]) -> int:
     environment = {**os.environ, **ENVIRONMENT, "VERL_FILE_LOGGER_PATH": str(metrics)}
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *OVERRIDES, *overrides]
     print(f"training: {STEPS} PGPO steps; the first takes about a minute to come. Log: {log}")
-    with log.open("a") as output:
+    with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
         try:
             _follow(process)
@@ -142,6 +143,8 @@ def _finished(steps: list[Step]) -> bool:
 
 def _report(steps: list[Step]) -> None:
     print("\n" + summarise(steps, source="easy_vqa", questions=QUESTIONS))
+    change, error = improvement(steps, source="easy_vqa", questions=QUESTIONS)
+    print(f"change with image over its standard error: {change / error:.1f}" + ("" if change > error else " (noise)"))
     print("\nwhich tokens looked at the picture (k3 divergence in nats of the view without it):")
     for record in latest_records(RUN / "perception_tokens")[:4]:
         print(f"  reward {record['reward']:.1f}  {shaded(record, colour=sys.stdout.isatty())}")

@@ -25,7 +25,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
 fi
 
 python=$(find_python)
-echo "setup: .venv with $("$python" --version), about 3.5 GB, a few minutes"
+echo "setup: .venv with $("$python" --version), about 4 GB, a few minutes"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 

@@ -7,12 +7,13 @@ a process that has no use for them. verl hides the errors of its plug-ins, so th
 
 from __future__ import annotations
 
-import logging
 import os
 from importlib import import_module
 from types import ModuleType
 
-logger = logging.getLogger(__name__)
+from verl_ext.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 def register() -> None:
@@ -36,8 +37,8 @@ def _register_trainers(_module: ModuleType) -> None:
     try:
         import_module("verl_ext.integration.trainers")
     except Exception:
+        # Not raised: it would fail the import of verl's own trainers, also for runs without perception methods.
         logger.exception("verl-ext could not register its trainers; +perception=... will not be found")
-        raise
 
 
 register()

@@ -144,7 +144,7 @@ def test_verl_takes_the_data_set_and_the_trainers_by_name():
     found = get_dataset_class(config.data)
     assert (found.__module__, found.__name__) == (CheckedRLHFDataset.__module__, CheckedRLHFDataset.__name__)
     assert get_trainer_cls(config.trainer.v1.trainer_mode) is trainers.PerceptionTrainerSync
-    for mode in ("sync", "colocate_async", "separate_async"):
+    for mode in ("sync", "colocate_async"):
         ours, theirs = get_trainer_cls(f"perception_{mode}"), get_trainer_cls(mode)
         assert issubclass(ours, theirs)
         assert ours.base_mode == mode
@@ -156,11 +156,7 @@ def test_our_hooks_come_before_verls():
 
     hooks = [symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == MIXIN and symbol.overridden]
     assert len(hooks) == 5
-    for trainer in (
-        trainers.PerceptionTrainerSync,
-        trainers.PerceptionTrainerColocateAsync,
-        trainers.PerceptionTrainerSeparateAsync,
-    ):
+    for trainer in (trainers.PerceptionTrainerSync, trainers.PerceptionTrainerColocateAsync):
         for hook in hooks:
             owners = [cls for cls in trainer.__mro__ if hook in vars(cls)]
             assert owners[0] is PerceptionTrainerMixin, hook

@@ -86,7 +86,6 @@ SYMBOLS = [
     Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY", "integration/trainers.py"),
     Symbol("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync", "integration/trainers.py"),
     Symbol("verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync", "integration/trainers.py"),
-    Symbol("verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync", "integration/trainers.py"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY", "integration/validation.py"),
     Symbol("verl.trainer.ppo.core_algos:AdvantageEstimator.GAE", "integration/validation.py"),
     # Worker
@@ -233,7 +232,7 @@ FIELD_ONLY = {
 
 VALIDATED_KEYS = words(
     """
-    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async
+    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async
     trainer.default_local_dir algorithm.adv_estimator algorithm.rollout_correction.bypass_mode
     actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
     actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels

@@ -12,9 +12,13 @@ MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
 RECIPE = ["recipe=grpo"]
 
 
-def queue_sizes(run):
-    lines = (run.folder / "checkpoints" / "transfer_queue.jsonl").read_text().splitlines()
+def recorded(run, name):
+    lines = (run.folder / "checkpoints" / f"{name}.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def queue_sizes(run):
+    return recorded(run, "transfer_queue")
 
 
 def load_actor(folder, step):
@@ -91,6 +95,31 @@ def test_no_extra_image_bytes_pass_through_the_queue(vanilla, pgpo):
     assert per_row[0] == per_row[1]
 
 
+@pytest.mark.parametrize("name", ["pgpo", "papo"])
+def test_the_ablated_pass_fetches_no_images(name, request):
+    calls = [call for call in recorded(request.getfixturevalue(name), "calls") if "ablated" in call["method"]]
+    assert calls
+    assert all("multi_modal_inputs" not in call["fields"] for call in calls)
+
+
+@pytest.mark.parametrize("name", ["pgpo", "papo"])
+def test_the_workers_are_told_the_step(name, request):
+    run = request.getfixturevalue(name)
+    calls = recorded(run, "calls")
+    masks = [call["perception_step"] for call in calls if "ablated" in call["method"]]
+    done = [call["perception_steps_done"] for call in calls if call["method"] == "update_actor"]
+    assert masks == sorted(run.steps)
+    assert done == [step - 1 for step in sorted(run.steps)]
+    assert {call["perception_total_steps"] for call in calls if "perception_total_steps" in call} == {max(run.steps)}
+
+
+def test_the_timers_keep_the_two_passes_apart(pgpo):
+    for metrics in pgpo.steps.values():
+        parts = sum(metrics[f"timing_s/{name}"] for name in ("gen", "old_log_prob", "ablated_log_prob", "update_actor"))
+        assert metrics["timing_s/old_log_prob"] > 0
+        assert parts <= metrics["timing_s/step"]
+
+
 def test_token_records_are_written(pgpo):
     from verl_ext.report.token_view import latest_records
 
@@ -118,19 +147,27 @@ def test_a_resumed_run_starts_step_5_from_the_same_state(pgpo, easy_vqa, tmp_pat
     assert prompts[0] != sorted({row["input"] for row in pgpo.generations(4)})
 
 
-def test_papo_on_two_ranks(easy_vqa, tmp_path):
+@pytest.fixture(scope="session")
+def papo(easy_vqa, tmp_path_factory):
+    """PAPO-G with everything on, on two ranks."""
     run = train(
-        tmp_path,
+        tmp_path_factory.mktemp("papo"),
         easy_vqa,
         "+perception=papo_g",
         "perception.papo.entropy_coef=0.03",
+        "trainer.v1.trainer_mode=perception_measuring_sync",
         "trainer.n_gpus_per_node=2",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
+        environment=MEASURED,
     )
     assert run.status == 0, run.output[-4000:]
-    for metrics in run.steps.values():
+    return run
+
+
+def test_papo_on_two_ranks(papo):
+    for metrics in papo.steps.values():
         assert metrics["actor/perception/papo/perception_kl"] > 0
-        assert metrics["actor/perception/papo/perception_kl_coef"] == -0.02
+        assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
         assert metrics["actor/perception/papo/entropy"] > 0
         assert math.isfinite(metrics["actor/kl_loss"])
 

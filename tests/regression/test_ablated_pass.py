@@ -121,23 +121,23 @@ def test_only_small_fields_leave_the_worker(worker, rows):
 
 
 def test_packed_and_padded_engines_agree(rows, ablation, worker):
-    packed = workers.build(*ABLATIONS[ablation], "actor_rollout_ref.model.use_remove_padding=True")
-    try:
+    with workers.transformers_restored():
+        packed = workers.build(*ABLATIONS[ablation], "actor_rollout_ref.model.use_remove_padding=True")
         result = ablated(packed, rows, use_remove_padding=True)
-    finally:
-        restore_attention()
     assert close(result, ablated(worker, rows))
 
 
-def restore_attention():
-    """verl patches transformers' attention class for packing, for every model of the process."""
-    import importlib
+def test_images_kept_by_the_clean_pass_serve_the_ablated_one(worker, rows):
+    worker.compute_log_prob(batches.batch(rows, perception_keep_images=True, **SETTINGS))
+    without = batches.batch(rows, perception_step=3, **SETTINGS).exclude("multi_modal_inputs")
+    kept = worker.compute_ablated_log_prob(without)["ablated_log_prob"].unbind()
+    assert all(torch.equal(x, y) for x, y in zip(kept, ablated(worker, rows), strict=True))
 
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
-    fresh = importlib.util.module_from_spec(modeling.__spec__)
-    modeling.__spec__.loader.exec_module(fresh)
-    modeling.Qwen2_5_VLAttention.forward = fresh.Qwen2_5_VLAttention.forward
+def test_other_rows_than_the_clean_pass_had_are_refused(worker, rows):
+    worker.compute_log_prob(batches.batch(rows, perception_keep_images=True, **SETTINGS))
+    with pytest.raises(RuntimeError, match="other rows than the clean pass"):
+        ablated(worker, rows[::-1])
 
 
 class TestMasks:

@@ -33,16 +33,36 @@ def plain(value):
 
 
 class Measuring:
-    """Mixin: bytes per field of the batch, in `transfer_queue.jsonl` beside the checkpoints."""
+    """Mixin: bytes per field of the batch, in `transfer_queue.jsonl` beside the checkpoints.
+
+    What the trainer hands to the worker's methods is written to `calls.jsonl`.
+    """
+
+    def on_init_end(self):
+        super().on_init_end()
+        for name in ("compute_ablated_log_prob", "update_actor"):
+            if hasattr(self.actor_rollout_wg, name):
+                setattr(self.actor_rollout_wg, name, self._recorded(name, getattr(self.actor_rollout_wg, name)))
+
+    def _recorded(self, name, method):
+        def call(batch):
+            what = {"step": self.global_steps, "method": name, "fields": batch.fields}
+            self._write("calls", {**what, **batch.extra_info})
+            return method(batch)
+
+        return call
+
+    def _write(self, name, record):
+        folder = Path(self.config.trainer.default_local_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
 
     def _update_actor(self, batch, metrics):
         fields = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id)
         sizes = {name: size(plain(value)) for name, value in fields.items()}
         tokens = int(fields["responses"].values().numel())
-        path = Path(self.config.trainer.default_local_dir)
-        path.mkdir(parents=True, exist_ok=True)
-        with (path / "transfer_queue.jsonl").open("a") as file:
-            file.write(json.dumps({"bytes": sizes, "response_tokens": tokens, "rows": len(batch.keys)}) + "\n")
+        self._write("transfer_queue", {"bytes": sizes, "response_tokens": tokens, "rows": len(batch.keys)})
         return super()._update_actor(batch, metrics)
 
 

@@ -52,9 +52,10 @@ def recorded_rows(lengths, *, per_prompt=2, images=True, seed=0):
 def put(rows, *, padding=0):
     """Store `rows` and `padding` rows like verl's own, and return verl's handle of the batch."""
     keys = [f"{row['uid']}_{index}_0" for index, row in enumerate(rows)]
-    blank = {
-        name: torch.zeros_like(value[:1]) for name, value in rows[0].items() if torch.is_tensor(value) and value.ndim
-    }
+    # Garbage where verl leaves whatever its passes computed; only the mask and the rewards are sure to be zero.
+    garbage = {name: torch.full((1,), -7.0) for name in ("old_log_probs", "ablated_log_prob", "rollout_log_probs")}
+    tensors = {name: value for name, value in rows[0].items() if torch.is_tensor(value) and value.ndim}
+    blank = {name: garbage.get(name, torch.zeros_like(value[:1])) for name, value in tensors.items()}
     pads = [{"uid": "pad", "has_image": torch.tensor(False), **blank} for _ in range(padding)]
     pads = [{name: pad[name] for name in rows[0]} for pad in pads]
     tags = [{} for _ in rows] + [{"is_padding": True} for _ in pads]

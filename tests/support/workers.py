@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from omegaconf import open_dict
+from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from support.configuration import configuration
@@ -48,8 +49,21 @@ def build(*overrides):
 def process_group():
     """A process group of one rank; verl creates it when the first worker is built."""
     rendezvous()
+    with transformers_restored():
+        try:
+            yield
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def transformers_restored():
+    """Undo, on leaving, what verl replaces in transformers' classes for the whole process."""
+    names = ("Qwen2_5_VLModel", "Qwen2_5_VLAttention", "Qwen2_5_VLForConditionalGeneration")
+    before = {getattr(modeling_qwen2_5_vl, name): getattr(modeling_qwen2_5_vl, name).forward for name in names}
     try:
         yield
     finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        for cls, forward in before.items():
+            cls.forward = forward

@@ -169,7 +169,7 @@ def test_recipe(recipe, high, kl):
         )
 
 
-@pytest.mark.parametrize("mode", ["perception_sync", "perception_colocate_async", "perception_separate_async"])
+@pytest.mark.parametrize("mode", ["perception_sync", "perception_colocate_async"])
 def test_every_perception_trainer_is_accepted(mode):
     validate(configuration(PGPO_GROUP, f"trainer.v1.trainer_mode={mode}"))
 
@@ -263,12 +263,13 @@ VERL_REFUSALS = [
         "trainer.v1.trainer_mode=separate_async",
         "trainer.v1.trainer_mode",
         "separate_async",
-        "write perception_separate_async",
+        "write perception_sync or perception_colocate_async",
     ),
     ("trainer.v1.trainer_mode=mine", "trainer.v1.trainer_mode", "mine", "perception_sync or perception_colocate_async"),
     ("perception.base_estimator=gpro", "perception.base_estimator", "gpro", "grpo, "),
     ("algorithm.adv_estimator=rloo", "algorithm.adv_estimator", "rloo", "perception.base_estimator (now grpo)"),
     ("actor_rollout_ref.actor.strategy=megatron", "actor_rollout_ref.actor.strategy", "megatron", "fsdp and fsdp2"),
+    ("distillation.enabled=True", "distillation.enabled", "True", "write False"),
     (
         "algorithm.rollout_correction.bypass_mode=True",
         "algorithm.rollout_correction.bypass_mode",
@@ -296,11 +297,9 @@ def test_rollout_log_probs_are_not_needed_without_a_bound():
     assert parse(config.perception).options.min_rollout_correlation is None
 
 
-@pytest.mark.parametrize(
-    "override", ["actor_rollout_ref.actor.strategy=megatron", "algorithm.rollout_correction.bypass_mode=True"]
-)
-def test_what_only_the_ablated_pass_forbids_is_allowed_without_it(override):
-    validate(configuration(PAPO_GROUP, "perception.papo.coef=0", override))
+def test_what_only_the_ablated_pass_forbids_is_allowed_without_it():
+    bypass = "algorithm.rollout_correction.bypass_mode=True"
+    validate(configuration(PAPO_GROUP, "perception.papo.coef=0", bypass))
 
 
 # Methods of other packages

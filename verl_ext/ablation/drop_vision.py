@@ -20,7 +20,7 @@ class PackedSequences:
 
     Attributes:
         input_ids: (N,) long.
-        position_ids: (R, N) long: row 0 counts the tokens of each sequence from 0, the others are rotary positions.
+        position_ids: (4, N) long: row 0 counts the tokens of each sequence from 0, the others are rotary positions.
         offsets: (B + 1,) long; sequence b is `offsets[b]:offsets[b + 1]`.
     """
 
@@ -46,10 +46,10 @@ def drop_vision(packed: PackedSequences, response_lengths: Tensor, vision_token_
     Raises:
         ValueError: `position_ids` has no rotary rows of its own (a model without multimodal rotary positions).
     """
-    if packed.position_ids.ndim != 2 or packed.position_ids.shape[0] < 2:
+    if packed.position_ids.ndim != 2 or packed.position_ids.shape[0] != 4:
         raise ValueError(
-            f"position_ids has shape {tuple(packed.position_ids.shape)}; dropping vision tokens needs one row of token "
-            "counts and the rotary rows of a model with multimodal rotary positions (Qwen2-VL family)"
+            f"position_ids has shape {tuple(packed.position_ids.shape)}; dropping vision tokens needs (4, N): one row "
+            "of token counts and the three rotary rows of a model with multimodal rotary positions (Qwen2-VL family)"
         )
     keep = _kept_tokens(packed, response_lengths, vision_token_ids)
     offsets = _offsets_after(packed.offsets, keep)

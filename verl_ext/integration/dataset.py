@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_ext.data.row_check import check_row
+from verl_ext.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class CheckedRLHFDataset(RLHFDataset):

@@ -11,20 +11,32 @@ from verl_ext.integration.ablated_batch import Inputs, ModelFacts, has_image, ro
 
 
 def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
-    """Compare the placeholders in each prompt with the features that will replace them.
+    """Compare the placeholders in each row with the features that will replace them.
 
     Raises:
-        DataError: a row's counts differ; names its uid and data index, and both counts.
+        DataError: a row's counts differ, or a response has images (a tool returned one); names the row's uid and data
+            index, and the counts.
     """
-    ids = torch.tensor(model.vision_token_ids)
-    for row, (prompt, inputs) in enumerate(zip(data["prompts"].unbind(), row_inputs(data), strict=True)):
-        tokens = int(torch.isin(prompt.cpu(), ids).sum())
+    prompts, responses = (count_vision_tokens(data[name], model) for name in ("prompts", "responses"))
+    for row, inputs in enumerate(row_inputs(data)):
+        if responses[row]:
+            raise DataError(
+                f"{_row_name(data, row)}: its response has {responses[row]} image tokens; images in responses (tools "
+                "that return pictures) are not supported by perception methods"
+            )
+        tokens = prompts[row]
         features = _feature_count(inputs, model.merge_size)
         if tokens != features:
             raise DataError(
                 f"{_row_name(data, row)}: its prompt has {tokens} image tokens but its images give {features} "
                 "features; check that the prompt names every image once and that no placeholder was typed in the text"
             )
+
+
+def count_vision_tokens(sequences: torch.Tensor, model: ModelFacts) -> list[int]:
+    """How many vision placeholders each of the (B, j) jagged sequences has."""
+    ids = torch.tensor(model.vision_token_ids)
+    return [int(torch.isin(sequence.cpu(), ids).sum()) for sequence in sequences.unbind()]
 
 
 def _feature_count(inputs: Inputs, merge_size: int) -> int:

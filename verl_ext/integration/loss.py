@@ -39,16 +39,18 @@ def perception_loss(
         base_loss: verl's own loss with its configuration bound.
         config: the actor's configuration. `base_loss` has just written the mini-batch's normaliser into its
             `global_batch_info`, so the terms are averaged exactly as the policy loss is, whatever the split.
-        methods: the active methods.
+        methods: the methods that have loss terms.
     """
     loss, metrics = base_loss(model_output=model_output, data=data, dp_group=dp_group)
+    if not methods:
+        return loss, metrics
     inputs = _loss_inputs(model_output, data)
     for method in methods:
         for term in method.loss_terms(inputs):
             value = _aggregate(term, inputs.response_mask, config)
             loss = loss + term.coef * value
             metrics[f"perception/{method.name}/{term.name}"] = Metric(value=value, aggregation=AggregationType.SUM)
-            metrics[f"perception/{method.name}/{term.name}_coef"] = term.coef
+            metrics[f"perception/{method.name}/{term.name}_loss_coef"] = term.coef
     return loss, metrics
 
 
@@ -58,7 +60,7 @@ def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict) -> Los
     return LossInputs(
         log_prob=no_padding_2_padding(model_output["log_probs"], data),
         response_mask=mask,
-        has_image=data[HAS_IMAGE] if HAS_IMAGE in data else mask.new_zeros(mask.shape[0]),
+        has_image=mask.new_zeros(mask.shape[0]) if ablated is None else data[HAS_IMAGE],
         ablated_log_prob=None if ablated is None else ablated.to_padded_tensor(0.0),
         steps_done=data[STEPS_DONE],
         total_steps=data[TOTAL_STEPS],

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
+from verl_ext.errors import ConfigurationError
+from verl_ext.integration.ablated_pass import HAS_IMAGE, INPUT_FIELDS
 from verl_ext.integration.advantage import combined_weights
 from verl_ext.integration.agreement import log_prob_correlation, require_agreement
 from verl_ext.integration.batch import RolloutBatch
@@ -23,10 +25,11 @@ from verl_ext.integration.loss import STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import signal_metrics, weight_metrics
 from verl_ext.integration.records import collect, write_records
 from verl_ext.integration.validation import validate
-from verl_ext.integration.worker import STEP, PerceptionActorRolloutRefWorker
+from verl_ext.integration.worker import KEEP_IMAGES, STEP, PerceptionActorRolloutRefWorker
+from verl_ext.logs import get_logger
 from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 if TYPE_CHECKING:
     Base = PPOTrainer
@@ -41,6 +44,11 @@ class PerceptionTrainerMixin(Base):
     base_mode: str
 
     def __init__(self, config: DictConfig) -> None:
+        if "perception" not in config:
+            mode = config.trainer.v1.trainer_mode
+            raise ConfigurationError(
+                key="trainer.v1.trainer_mode", value=mode, remedy=f"add +perception=<method>, or write {self.base_mode}"
+            )
         validate(config)
         self.perception: Perception = parse(config.perception)
         self._warned_without_images = False
@@ -57,6 +65,8 @@ class PerceptionTrainerMixin(Base):
                 self.role_worker_mapping[role] = ray.remote(PerceptionActorRolloutRefWorker)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        needs_images = self.perception.ablation.kind != "drop_vision"
+        batch.extra_info[KEEP_IMAGES] = needs_images and ABLATED_LOG_PROB in self.perception.signals
         batch = super()._compute_old_log_prob(batch, metrics=metrics)
         self._check_rollout(batch, metrics)
         if ABLATED_LOG_PROB in self.perception.signals:
@@ -83,18 +93,24 @@ class PerceptionTrainerMixin(Base):
 
     def _record_tokens(self, batch: KVBatchMeta, signals: RolloutSignals, weights: torch.Tensor | None) -> None:
         options = self.perception.options
-        if not options.record_every or self.global_steps % options.record_every:
+        if not options.record_every or self.global_steps % options.record_every or self.local_trigger_step:
             return
         rows = collect(batch, self.tokenizer, signals, weights, step=self.global_steps, rows=options.record_rows)
         write_records(rows, Path(self.config.trainer.default_local_dir), self.global_steps)
 
     def _measure_ablated_log_prob(self, batch: KVBatchMeta) -> None:
         """Run the ablated pass with the clean pass's settings; the worker writes its result to TransferQueue."""
-        batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, STEP: self.global_steps})
-        batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
+        settings = {
+            "calculate_entropy": False,
+            "compute_loss": False,
+            "temperature": self.config.actor_rollout_ref.rollout.temperature,
+            STEP: self.global_steps,
+        }
+        # Without the images, which the clean pass has fetched: they would cross the network a second time.
+        text = replace(batch, fields=list(INPUT_FIELDS), extra_info={**batch.extra_info, **settings})
         before = self.timing_raw.get("ablated_log_prob", 0.0)
         with marked_timer("ablated_log_prob", self.timing_raw, color="purple"):
-            self.actor_rollout_wg.compute_ablated_log_prob(batch)
+            self.actor_rollout_wg.compute_ablated_log_prob(text)
         # verl's timer of the clean pass encloses this hook; keep the two apart.
         elapsed = self.timing_raw["ablated_log_prob"] - before
         self.timing_raw["old_log_prob"] = self.timing_raw.get("old_log_prob", 0.0) - elapsed
@@ -110,7 +126,7 @@ class PerceptionTrainerMixin(Base):
         require_agreement(correlation, self.perception.options.min_rollout_correlation, self.global_steps)
 
     def _signal_fields(self) -> list[str]:
-        return [ABLATED_LOG_PROB, "has_image"] if ABLATED_LOG_PROB in self.perception.signals else []
+        return [ABLATED_LOG_PROB, HAS_IMAGE] if ABLATED_LOG_PROB in self.perception.signals else []
 
     def _warn_without_images(self, signals: RolloutSignals) -> None:
         if self._warned_without_images or not self.perception.signals or torch.any(signals.has_image):

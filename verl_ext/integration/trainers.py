@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
-from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
@@ -23,10 +22,3 @@ class PerceptionTrainerColocateAsync(PerceptionTrainerMixin, PPOTrainerColocateA
     """verl's `colocate_async` trainer with perception methods."""
 
     base_mode = "colocate_async"
-
-
-@register_trainer("perception_separate_async")
-class PerceptionTrainerSeparateAsync(PerceptionTrainerMixin, PPOTrainerSeparateAsync):
-    """verl's `separate_async` trainer with perception methods."""
-
-    base_mode = "separate_async"

@@ -11,7 +11,7 @@ from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import Perception, parse
 from verl_ext.methods.base import LOGITS_SIGNALS
 
-TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
+TRAINER_MODES = ("perception_sync", "perception_colocate_async")
 MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
 
@@ -35,6 +35,9 @@ def _check_trainer(config: DictConfig) -> None:
             config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True"
         )
     mode = _get(config, "trainer.v1.trainer_mode")
+    if "separate_async" in str(mode):
+        reason = "its trainer swaps in older weights for the clean pass, which the ablated pass does not follow yet"
+        raise _error(config, "trainer.v1.trainer_mode", f"{reason}; write {' or '.join(TRAINER_MODES)}")
     if not str(mode).startswith(MODE_PREFIX):
         wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
         raise _error(config, "trainer.v1.trainer_mode", f"this trainer ignores the section; write {wanted}")
@@ -73,9 +76,11 @@ def _check_rollout(config: DictConfig, perception: Perception) -> None:
 
 def _check_engine(config: DictConfig, perception: Perception) -> None:
     strategy = _get(config, "actor_rollout_ref.actor.strategy")
-    if perception.signals and strategy not in STRATEGIES:
-        remedy = f"the ablated pass runs on {' and '.join(STRATEGIES)}; write one of them"
+    if strategy not in STRATEGIES:
+        remedy = f"perception methods run on {' and '.join(STRATEGIES)}; write one of them"
         raise _error(config, "actor_rollout_ref.actor.strategy", remedy)
+    if _get(config, "distillation.enabled", False):
+        raise _error(config, "distillation.enabled", "its loss replaces the one that methods extend; write False")
     needs_logits = perception.signals & LOGITS_SIGNALS
     if needs_logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
         remedy = f"fused kernels never produce the logits that {', '.join(sorted(needs_logits))} needs; write False"

@@ -28,11 +28,14 @@ def skip_vision_tower(model: torch.nn.Module) -> Iterator[None]:
     if tower is None:
         yield
         return
+    own_forward = tower.__dict__.get("forward")
     tower.forward = _nothing_seen
     try:
         yield
     finally:
         del tower.forward
+        if own_forward is not None:
+            tower.forward = own_forward
 
 
 def allow_image_free_batches(model: torch.nn.Module) -> None:

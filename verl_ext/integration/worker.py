@@ -6,13 +6,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from tensordict import TensorDict
+from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.profiler import DistProfiler
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from verl_ext.integration.ablated_batch import Ablation
+from verl_ext.integration.ablated_batch import Ablation, Inputs, row_inputs, set_row_inputs
 from verl_ext.integration.ablated_pass import ablated_forward, signal_fields
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.image_tokens import check_image_tokens
@@ -20,8 +22,10 @@ from verl_ext.integration.loss import perception_loss
 from verl_ext.integration.model_facts import model_facts
 from verl_ext.integration.position_ids import repair_position_ids
 from verl_ext.integration.vision_tower import allow_image_free_batches
+from verl_ext.methods.base import Method
 
 STEP = "perception_step"
+KEEP_IMAGES = "perception_keep_images"
 
 
 class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
@@ -43,19 +47,24 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
             perception_loss,
             base_loss=self.loss_fn,
             config=self.loss_fn.keywords["config"],
-            methods=perception.methods,
+            methods=[method for method in perception.methods if type(method).loss_terms is not Method.loss_terms],
         )
+        self._clean_images: tuple[Tensor, list[Inputs]] | None = None
         self.actor.set_loss_fn(self.loss_fn)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def compute_log_prob(self, data: TensorDict) -> TensorDict | None:
         """verl's clean pass, after checking that image tokens and image features agree.
 
+        With `perception_keep_images` the image features are kept for the ablated pass over the same batch.
+
         Raises:
             DataError: they do not; names the row.
         """
         repair_position_ids(data)
         check_image_tokens(data, self.model_facts)
+        if tu.get(data, KEEP_IMAGES, default=False):
+            self._clean_images = (data["input_ids"].values(), row_inputs(data))
         return super().compute_log_prob(data)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
@@ -76,14 +85,26 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         """Log-probabilities of the same response tokens with the image taken away.
 
         Args:
-            data: the fields of `compute_log_prob`, and `perception_step` (int).
+            data: the fields of `compute_log_prob`, and `perception_step` (int). Without `multi_modal_inputs` the
+                images are those that the clean pass kept, row by row; `drop_vision` needs none.
 
         Returns:
             See `signal_fields`; None on ranks whose outputs verl does not collect.
         """
         assert self.actor is not None
+        self._restore_images(data)
         repair_position_ids(data)
         step: int = tu.get(data, STEP)
         with ablated_forward(self.actor.engine, self.ablation, step):
             output: Any = self.actor.infer_batch(data)
-        return None if output is None else signal_fields(data, output["log_probs"])
+        return None if output is None else signal_fields(data, output["log_probs"], self.model_facts)
+
+    def _restore_images(self, data: TensorDict) -> None:
+        """Put the images that the clean pass kept back into the batch, and let go of them."""
+        kept, self._clean_images = self._clean_images, None
+        if kept is None:
+            return
+        input_ids, rows = kept
+        if not torch.equal(input_ids, data["input_ids"].values()):
+            raise RuntimeError("the ablated pass got other rows than the clean pass before it")
+        set_row_inputs(data, rows)

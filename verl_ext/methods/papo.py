@@ -66,7 +66,8 @@ class PAPO(Method):
         return self.schedule == "annealing" and self.end_coef > 0.0
 
     def _divergence(self, inputs: LossInputs) -> Tensor:
-        assert inputs.ablated_log_prob is not None
+        if inputs.ablated_log_prob is None:
+            raise ValueError("papo: the ablated view was not measured")
         return perception_values(
             inputs.log_prob,
             inputs.ablated_log_prob,

@@ -37,7 +37,8 @@ class PGPO(Method):
     def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
         if self._is_neutral():
             return None
-        assert signals.ablated_log_prob is not None
+        if signals.ablated_log_prob is None:
+            raise ValueError("pgpo: the ablated view was not measured")
         weights = token_weights(
             sampled_k3(signals.old_log_prob, signals.ablated_log_prob),
             signals.response_mask,
