@@ -88,10 +88,10 @@ def test_a_bad_row_is_named(build, tmp_path, bad, reason):
 def test_rows_that_the_filter_leaves_out_are_counted(build, tmp_path, caplog):
     long = "what color is the shape? " * 60
     rows = [row(0, image=png()), row(1, content=long), row(2, image=png()[:100]), row(3, image=png(1))]
-    with caplog.at_level(logging.WARNING, logger="verl_ext"):
+    with caplog.at_level(logging.WARNING, logger="verl.plugins.verl_ext"):
         data = build(rows, filter_overlong_prompts=True)
     assert [data[item]["index"] for item in range(len(data))] == [0, 3]
-    (record,) = [record for record in caplog.records if record.name == "verl_ext.integration.dataset"]
+    (record,) = [record for record in caplog.records if record.name == "verl.plugins.verl_ext.integration.dataset"]
     assert record.levelno == logging.WARNING
     message = record.getMessage()
     assert message.startswith(f"2 of 4 rows of ['{tmp_path / 'train.parquet'}'] are left out")
@@ -99,6 +99,6 @@ def test_rows_that_the_filter_leaves_out_are_counted(build, tmp_path, caplog):
 
 
 def test_nothing_is_said_when_every_row_stays(build, caplog):
-    with caplog.at_level(logging.WARNING, logger="verl_ext"):
+    with caplog.at_level(logging.WARNING, logger="verl.plugins.verl_ext"):
         assert len(build([row(0, image=png())], filter_overlong_prompts=True)) == 1
-    assert not [record for record in caplog.records if record.name.startswith("verl_ext")]
+    assert not [record for record in caplog.records if "verl_ext" in record.name]
