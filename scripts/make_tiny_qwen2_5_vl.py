@@ -309,7 +309,7 @@ Made by `scripts/make_tiny_qwen2_5_vl.py`: {steps} supervised steps of batch {ba
 reads colours only in part and answers yes/no questions from their wording.
 
 Measured on the {count} questions of `test.parquet` and `test_blind.parquet` (32-bit forward of the saved weights).
-The number of steps was chosen on these same questions, among eight checkpoints of one run, so the table describes the
+The number of steps was chosen on these same questions, among checkpoints of a few runs, so the table describes the
 starting point of a test and is no held-out result. With few colour and shape questions, differences of a few
 hundredths mean nothing.
 

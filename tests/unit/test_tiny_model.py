@@ -3,16 +3,15 @@
 
 import importlib.util
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision")
-from PIL import Image  # noqa: E402
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer  # noqa: E402
-
-from verl_ext.data.easy_vqa import write_easy_vqa  # noqa: E402
+from verl_ext.data.easy_vqa import write_easy_vqa
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "assets" / "tiny-qwen2.5-vl"
@@ -113,7 +112,7 @@ def test_labels_are_the_response_and_its_end(processor, script, data):
 
 
 def test_rope_positions_agree_with_verl(model, processor):
-    qwen2_vl = pytest.importorskip("verl.models.transformers.qwen2_vl")
+    qwen2_vl = import_module("verl.models.transformers.qwen2_vl")
     text = processor.apply_chat_template(messages(), add_generation_prompt=True, tokenize=False)
     inputs = processor(text=[text], images=[Image.new("RGB", (64, 64))], return_tensors="pt")
     grid, mask = inputs["image_grid_thw"], inputs["attention_mask"]
