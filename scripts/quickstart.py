@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from verl_ext.data.easy_vqa import write_easy_vqa
+from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.report.metrics_file import Step, read_steps
 from verl_ext.report.summary import improvement, summarise
 from verl_ext.report.token_view import latest_records, shaded
@@ -25,17 +26,6 @@ DATA = ROOT / "data" / "easy_vqa_color"
 RUN = ROOT / "runs" / "quickstart"
 QUESTIONS = 512
 STEPS = 45
-
-ENVIRONMENT = {
-    "VERL_PLATFORM": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TQ_NUM_THREADS": "2",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 OVERRIDES = [
     "+perception=pgpo",

@@ -9,18 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.tiny import MODEL, ROOT
-
-ENVIRONMENT = {
-    "VERL_PLATFORM": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TQ_NUM_THREADS": "2",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONPATH": str(ROOT / "tests"),
-}
+from verl_ext.platforms.cpu.environment import ENVIRONMENT
 
 
 @dataclass
@@ -78,6 +67,7 @@ def train(folder, data, *overrides, steps=2, environment=None, checkpoints=None)
     environment = {
         **os.environ,
         **ENVIRONMENT,
+        "PYTHONPATH": str(ROOT / "tests"),
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
         **(environment or {}),
     }
