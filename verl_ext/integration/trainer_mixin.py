@@ -79,7 +79,8 @@ class PerceptionTrainerMixin(Base):
         rollout = RolloutBatch.fetch(batch, *names)
         signals = rollout.signals()
         self._warn_without_images(signals)
-        metrics.update(signal_metrics(signals))
+        if self.perception.signals:
+            metrics.update(signal_metrics(signals))
         weights = combined_weights(self.perception.methods, signals)
         self._record_tokens(batch, signals, weights)
         if weights is None:
