@@ -102,7 +102,9 @@ def rows(grid, width=3 * 2 * 4, dtype=torch.float32):
 
 
 def masked(pixel_values, grid, generators, probability=0.6):
-    return random_patch_rows(pixel_values, grid, mean=MEAN, std=STD, probability=probability, generators=generators)
+    return random_patch_rows(
+        pixel_values, grid, mean=MEAN, std=STD, merge_size=1, probability=probability, generators=generators
+    )
 
 
 GRIDS = st.lists(st.tuples(st.just(1), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4)
@@ -185,6 +187,7 @@ def test_random_patch_rows_rejects_bad_arguments(arguments, message):
         "image_grid_thw": torch.tensor([[1, 4, 4]]),
         "mean": MEAN,
         "std": STD,
+        "merge_size": 2,
         "generators": seeded(0),
     }
     with pytest.raises(ValueError, match=message):
@@ -209,6 +212,7 @@ def test_rows_of_the_real_processor_are_squares_of_the_resized_image():
         grid,
         mean=processor.image_mean,
         std=processor.image_std,
+        merge_size=1,
         probability=0.5,
         generators=seeded(5, 6),
     )

@@ -74,7 +74,7 @@ def test_another_process_draws_the_same():
 def test_a_mask_does_not_depend_on_what_else_is_batched():
     grid = torch.tensor([[1, 4, 4], [1, 2, 6]])
     pixels = torch.rand(28, 6, generator=torch.Generator().manual_seed(1))
-    settings = {"mean": [0.5] * 3, "std": [0.25] * 3, "probability": 0.5}
+    settings = {"mean": [0.5] * 3, "std": [0.25] * 3, "merge_size": 2, "probability": 0.5}
 
     def masked(pixels, grid, *seeded):
         return random_patch_rows(pixels, grid, generators=list(seeded), **settings)

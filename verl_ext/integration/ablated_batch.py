@@ -12,10 +12,8 @@ from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
 
-from verl_ext.ablation import random_patch_rows
-from verl_ext.ablation.drop_vision import PackedSequences, drop_vision
+from verl_ext.ablation import AblationSpec, PackedSequences, PatchFormat, ablate_pixels, drop_vision
 from verl_ext.ablation.seeding import generators, sample_rows
-from verl_ext.ablation.spec import AblationSpec
 
 Inputs = dict[str, Any]
 """`multi_modal_inputs` of one row: `pixel_values` (N, D), `image_grid_thw` (images, 3), ..."""
@@ -26,15 +24,29 @@ class ModelFacts:
     """What an ablation must know about the model.
 
     Attributes:
-        vision_token_ids: ids of the placeholder tokens that image and video features replace.
+        image_token_id: id of the placeholder tokens that image features replace.
+        video_token_id: id of those that video features replace; None if the model knows no videos.
         merge_size: patches along one side of the square that becomes one image token.
+        temporal_patch_size: frames in one patch row of pixels; a still image repeats itself in them.
         image_mean, image_std: the processor's normalisation, one number per channel.
     """
 
-    vision_token_ids: tuple[int, ...]
+    image_token_id: int
+    video_token_id: int | None
     merge_size: int
+    temporal_patch_size: int
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
+
+    @property
+    def vision_token_ids(self) -> tuple[int, ...]:
+        """Ids of all placeholder tokens that vision features replace."""
+        return tuple(token for token in (self.image_token_id, self.video_token_id) if token is not None)
+
+    @property
+    def patch_format(self) -> PatchFormat:
+        """How the processor writes patch rows."""
+        return PatchFormat(self.image_mean, self.image_std, self.merge_size, self.temporal_patch_size)
 
 
 @dataclass(frozen=True)
@@ -45,17 +57,18 @@ class Ablation:
     model: ModelFacts
     seed: int
 
-    def __call__(self, micro_batch: TensorDict, step: int) -> TensorDict:
+    def __call__(self, micro_batch: TensorDict, step: int, progress: float = 0.0) -> TensorDict:
         """A shallow copy of `micro_batch` whose images are ablated; the original is left as it is.
 
         Args:
             micro_batch: `input_ids`, `position_ids`, `prompts`, `responses` (jagged) and `multi_modal_inputs`.
-            step: training step, for the seed of the masks.
+            step: training step, for the seed of masks and noise.
+            progress: fraction of the run in [0, 1], for strengths that change over it.
         """
         ablated = micro_batch.copy()
         if self.spec.kind == "drop_vision":
             return self._without_vision(ablated)
-        return self._with_black_patches(ablated, step)
+        return self._with_other_pixels(ablated, step, progress)
 
     def _without_vision(self, batch: TensorDict) -> TensorDict:
         packed = unpack(batch)
@@ -65,28 +78,28 @@ class Ablation:
         set_row_inputs(batch, [{} for _ in row_inputs(batch)])
         return batch
 
-    def _with_black_patches(self, batch: TensorDict, step: int) -> TensorDict:
+    def _with_other_pixels(self, batch: TensorDict, step: int, progress: float) -> TensorDict:
         prompts, responses = batch["prompts"].unbind(), batch["responses"].unbind()
         rows = []
         for index, inputs in enumerate(row_inputs(batch)):
             identity = (prompts[index],) if self.spec.scope == "prompt" else (prompts[index], responses[index])
-            rows.append(self._blacken(inputs, step, *identity))
+            rows.append(self._ablate(inputs, step, progress, *identity))
         set_row_inputs(batch, rows)
         return batch
 
-    def _blacken(self, inputs: Inputs, step: int, *identity: Tensor) -> Inputs:
+    def _ablate(self, inputs: Inputs, step: int, progress: float, *identity: Tensor) -> Inputs:
         if not has_image(inputs):
             return inputs
         pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
-        masked = random_patch_rows(
+        ablated = ablate_pixels(
+            self.spec,
             pixels,
             grid,
-            mean=self.model.image_mean,
-            std=self.model.image_std,
-            probability=self.spec.probability,
+            patch_format=self.model.patch_format,
             generators=generators(self.seed, step, grid.shape[0], *identity, grid, sample_rows(pixels)),
+            progress=progress,
         )
-        return {**inputs, "pixel_values": masked}
+        return {**inputs, "pixel_values": ablated}
 
 
 def row_inputs(batch: TensorDict) -> list[Inputs]:

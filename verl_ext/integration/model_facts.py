@@ -25,10 +25,11 @@ def model_facts(model_config: HFModelConfig) -> ModelFacts:
             remedy="perception methods need a vision-language model with an image processor and an image token, "
             "such as Qwen2.5-VL; without one, drop +perception",
         )
-    video_token_id = getattr(hf_config, "video_token_id", None)
     return ModelFacts(
-        vision_token_ids=tuple(i for i in (image_token_id, video_token_id) if i is not None),
+        image_token_id=image_token_id,
+        video_token_id=getattr(hf_config, "video_token_id", None),
         merge_size=int(image_processor.merge_size),
+        temporal_patch_size=int(image_processor.temporal_patch_size),
         image_mean=tuple(image_processor.image_mean),
         image_std=tuple(image_processor.image_std),
     )
