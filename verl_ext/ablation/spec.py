@@ -31,3 +31,8 @@ class AblationSpec:
     diffusion_step: int = field(default=500, metadata={"bounds": (1, 1000)})
     diffusion_anneal: bool = False
     scope: str = field(default="prompt", metadata={"choices": ("prompt", "response")})
+
+    @property
+    def leaves_image(self) -> bool:
+        """Whether the strength is zero, so that nothing is taken away."""
+        return self.kind == "random_patch" and self.probability == 0.0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
-from verl_ext.integration.ablated_pass import HAS_IMAGE
 from verl_ext.integration.advantage import group_ids
-from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
+from verl_ext.integration.loss import HAS_IMAGE
+from verl_ext.methods.base import RolloutSignals
+from verl_ext.signals.request import Signal
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,23 @@ class RolloutBatch:
         """(B', T) values of the real rows, zero behind each response."""
         return self.fields[name].to_padded_tensor(0)[self.real]
 
-    def signals(self) -> RolloutSignals:
-        """The signals of the real rows; needs uid, response_mask, old_log_probs and whatever was measured."""
+    def signals(self, wanted: Iterable[Signal], progress: float) -> RolloutSignals:
+        """The signals of the real rows.
+
+        Args:
+            wanted: what was measured; needs the fields of each, and `has_image` if there are any. `uid`,
+                `response_mask` and `old_log_probs` are always needed.
+            progress: share of the training steps that are done.
+        """
         mask = self.padded("response_mask").bool()
-        measured = ABLATED_LOG_PROB in self.fields
+        uids = [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
         return RolloutSignals(
             response_mask=mask,
-            has_image=self.fields[HAS_IMAGE][self.real] if measured else mask.new_zeros(mask.shape[0]),
-            group_ids=group_ids(
-                [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
-            ),
+            has_image=self.fields[HAS_IMAGE][self.real] if HAS_IMAGE in self.fields else mask.new_zeros(mask.shape[0]),
+            group_ids=group_ids(uids),
             old_log_prob=self.padded("old_log_probs").float(),
-            ablated_log_prob=self.padded(ABLATED_LOG_PROB).float() if measured else None,
+            measured={signal: self.padded(signal.field).float() for signal in wanted},
+            progress=progress,
         )
 
     def write(self, name: str, values: Tensor) -> KVBatchMeta:

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.typed import build, unknown_key
-from verl_ext.methods.base import SIGNALS, Method, bounded
+from verl_ext.methods.base import Method, bounded
 from verl_ext.methods.registry import available_methods
+from verl_ext.signals.request import CLEAN_VIEW, MAIN_VIEW, Signal, view_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class RunOptions:
             null turns the check off.
         record_every: write per-token records of `record_rows` responses every so many steps; 0 writes none.
         record_rows: responses per record file.
+        zero_equal_reward_groups: give groups whose responses all have the same reward the advantage 0. verl's grpo
+            leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
     """
 
     methods: list[str] = field(default_factory=list)
@@ -36,18 +39,25 @@ class RunOptions:
     min_rollout_correlation: float | None = bounded(0.95, -1.0, 1.0)
     record_every: int = bounded(0, 0, 2**31)
     record_rows: int = bounded(8, 1, 2**31)
+    zero_equal_reward_groups: bool = False
 
 
 @dataclass(frozen=True)
 class Perception:
-    """A validated `perception` section: its options, its methods in order, and how the image is taken away."""
+    """A validated `perception` section: its options, its methods in order, and how the image is taken away.
+
+    Attributes:
+        options: what belongs to no single method.
+        methods: the methods, applied together.
+        views: the ablated views by name; the main one is `perception.ablation`.
+    """
 
     options: RunOptions
     methods: tuple[Method, ...]
-    ablation: AblationSpec
+    views: Mapping[str, AblationSpec]
 
     @property
-    def signals(self) -> frozenset[str]:
+    def signals(self) -> frozenset[Signal]:
         """The signals that the methods need together; each is measured once."""
         return frozenset().union(*(method.signals() for method in self.methods))
 
@@ -56,18 +66,34 @@ def parse(section: DictConfig | Mapping[str, Any]) -> Perception:
     """Read and check the `perception` section.
 
     Raises:
-        ConfigurationError: a key is unknown, a value has the wrong type or is out of range, or a method is unknown.
+        ConfigurationError: a key is unknown, a value has the wrong type or is out of range, a method or view is
+            unknown, or methods do not go together.
     """
     values = _plain(section)
     classes = available_methods()
-    ablation = build(AblationSpec, values.pop("ablation", None), "perception.ablation")
+    views = _views(values.pop("ablation", None), values.pop("views", None))
     sections = {name: values.pop(name) for name in list(values) if name in classes}
     _refuse_unknown(values, classes)
     options = build(RunOptions, values, "perception")
     names = _names(options.methods, classes)
     _refuse_idle(names, sections)
-    methods = tuple(_method(name, classes, sections) for name in names)
-    return Perception(options, methods, ablation)
+    _refuse_combination(names, classes)
+    methods = tuple(build(classes[name], sections.get(name), f"perception.{name}") for name in names)
+    for method in methods:
+        _refuse_unknown_view(method, views)
+    return Perception(options, methods, views)
+
+
+def _views(main: Any, others: Any) -> dict[str, AblationSpec]:
+    others = {} if others is None else others
+    if not isinstance(others, Mapping):
+        raise ConfigurationError(key="perception.views", value=others, remedy="write views.<name>.kind=... instead")
+    for reserved in (MAIN_VIEW, CLEAN_VIEW):
+        if reserved in others:
+            remedy = "the name is taken; choose another, or describe the main view by perception.ablation"
+            raise ConfigurationError(key=f"perception.views.{reserved}", value=others[reserved], remedy=remedy)
+    views = {MAIN_VIEW: build(AblationSpec, main, "perception.ablation")}
+    return {**views, **{name: build(AblationSpec, spec, f"perception.views.{name}") for name, spec in others.items()}}
 
 
 def _plain(section: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +103,7 @@ def _plain(section: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: Mapping[str, Any], classes: Mapping[str, type[Method]]) -> None:
-    known = {*RunOptions.__dataclass_fields__, "ablation", *classes}
+    known = {*RunOptions.__dataclass_fields__, "ablation", "views", *classes}
     for key, value in values.items():
         if key not in known:
             raise unknown_key(f"perception.{key}", value, key, known)
@@ -97,10 +123,27 @@ def _names(names: list[str], classes: Mapping[str, type[Method]]) -> list[str]:
     return names
 
 
-def _method(name: str, classes: Mapping[str, type[Method]], sections: Mapping[str, Any]) -> Method:
-    method = build(classes[name], sections.get(name), f"perception.{name}")
-    unknown = method.signals() - SIGNALS
-    if unknown:
-        remedy = f"{name} needs signals that nothing measures; known are {', '.join(sorted(SIGNALS))}"
-        raise ConfigurationError(key="perception.methods", value=sorted(unknown), remedy=remedy)
-    return method
+def _refuse_combination(names: list[str], classes: Mapping[str, type[Method]]) -> None:
+    selecting = [name for name in names if classes[name].selects_tokens]
+    if len(selecting) > 1:
+        remedy = (
+            f"{' and '.join(selecting)} each train on a part of the tokens only, and together on those that all "
+            "choose, which may be none; keep one of them"
+        )
+        raise ConfigurationError(key="perception.methods", value=names, remedy=remedy)
+    for name in names:
+        for other, reason in classes[name].excludes.items():
+            if other in names:
+                remedy = f"{name} and {other} do not go together: {reason}; keep one of them"
+                raise ConfigurationError(key="perception.methods", value=names, remedy=remedy)
+
+
+def _refuse_unknown_view(method: Method, views: Mapping[str, AblationSpec]) -> None:
+    for view in sorted(filter(None, map(view_of, method.signals()))):
+        if view not in views:
+            remedy = f"{method.name} compares with it but nothing describes it; add +perception.views.{view}.kind=..."
+            raise ConfigurationError(key="perception.views", value=sorted(views), remedy=remedy)
+        if views[view].leaves_image:
+            key = "perception.ablation" if view == MAIN_VIEW else f"perception.views.{view}"
+            remedy = f"it leaves the image as it is, so {method.name} would measure nothing; write a higher strength"
+            raise ConfigurationError(key=key, value=views[view].kind, remedy=remedy)

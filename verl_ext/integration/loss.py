@@ -13,9 +13,9 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
-from verl_ext.integration.ablated_pass import HAS_IMAGE
-from verl_ext.methods.base import ABLATED_LOG_PROB, LossInputs, LossTerm, Method
+from verl_ext.methods.base import LossInputs, LossTerm, Method
 
+HAS_IMAGE = "has_image"
 STEPS_DONE = "perception_steps_done"
 TOTAL_STEPS = "perception_total_steps"
 BaseLoss = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
@@ -44,7 +44,7 @@ def perception_loss(
     loss, metrics = base_loss(model_output=model_output, data=data, dp_group=dp_group)
     if not methods:
         return loss, metrics
-    inputs = _loss_inputs(model_output, data)
+    inputs = _loss_inputs(model_output, data, methods)
     for method in methods:
         for term in method.loss_terms(inputs):
             value = _aggregate(term, inputs.response_mask, config)
@@ -54,14 +54,14 @@ def perception_loss(
     return loss, metrics
 
 
-def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict) -> LossInputs:
+def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict, methods: Sequence[Method]) -> LossInputs:
     mask = data["response_mask"].to_padded_tensor(0).bool()
-    ablated = data.get(ABLATED_LOG_PROB, None)
+    wanted = frozenset().union(*(method.signals() for method in methods))
     return LossInputs(
         log_prob=no_padding_2_padding(model_output["log_probs"], data),
         response_mask=mask,
-        has_image=mask.new_zeros(mask.shape[0]) if ablated is None else data[HAS_IMAGE],
-        ablated_log_prob=None if ablated is None else ablated.to_padded_tensor(0.0),
+        has_image=data[HAS_IMAGE] if wanted else mask.new_zeros(mask.shape[0]),
+        measured={signal: data[signal.field].to_padded_tensor(0.0) for signal in wanted},
         steps_done=data[STEPS_DONE],
         total_steps=data[TOTAL_STEPS],
     )

@@ -4,34 +4,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from verl_ext.methods.base import RolloutSignals
-from verl_ext.signals import sampled_k3
+from verl_ext.signals.divergence import sampled_k3
+from verl_ext.signals.request import AblatedLogProb
 
 TOP_FRACTION = 0.2
 
 
 def signal_metrics(signals: RolloutSignals) -> dict[str, float]:
-    """`perception/visual_dependency/{mean,p95,top20_share}`, `ablated_nll`, and the share of rows with an image.
+    """`perception/<signal>/{mean,p95,top20_share}` of each measured signal, and the share of rows with an image.
 
-    The dependency is the sampled k3 divergence (nats) of the clean from the ablated view; `top20_share` is the part of
-    its sum that the highest fifth of the tokens holds. Tokens of rows without an image are left out.
+    Of sampled log-probabilities of an ablated view two things are told: `visual_dependency`, the sampled k3 divergence
+    (nats) of the clean from the ablated view, and `ablated_nll`. `top20_share` is the part of a signal's sum that the
+    highest fifth of the tokens holds. Tokens of rows without an image are left out.
     """
     metrics = {"perception/image_rows": signals.has_image.float().mean().item()}
     counted = signals.response_mask & signals.has_image[:, None]
-    if signals.ablated_log_prob is None or not counted.any():
+    if not counted.any():
         return metrics
-    ablated = signals.ablated_log_prob[counted]
-    dependency = sampled_k3(signals.old_log_prob[counted], ablated)
-    metrics["perception/visual_dependency/mean"] = dependency.mean().item()
-    # torch.quantile refuses more than 2^24 numbers, which a large batch of long responses reaches.
-    metrics["perception/visual_dependency/p95"] = dependency.kthvalue(
-        math.ceil(0.95 * dependency.numel())
-    ).values.item()
-    metrics["perception/visual_dependency/top20_share"] = _top_share(dependency)
-    metrics["perception/ablated_nll"] = -ablated.mean().item()
+    for signal, measured in signals.measured.items():
+        values = measured[counted]
+        if isinstance(signal, AblatedLogProb):
+            suffix = signal.field.removeprefix(AblatedLogProb().field)
+            metrics[f"perception/ablated_nll{suffix}"] = -values.mean().item()
+            dependency = sampled_k3(signals.old_log_prob[counted], values)
+            metrics.update(_distribution(f"perception/visual_dependency{suffix}", dependency))
+        else:
+            metrics.update(_distribution(f"perception/{signal.field}", values))
+    return metrics
+
+
+def method_metrics(weights: Mapping[str, Tensor], response_mask: Tensor) -> dict[str, float]:
+    """`perception/<method>/weight_{mean,min,max,zero_fraction}` over the valid tokens, for each method."""
+    metrics = {}
+    for name, of_method in weights.items():
+        w = of_method[response_mask]
+        if w.numel():
+            metrics[f"perception/{name}/weight_mean"] = w.double().mean().item()
+            metrics[f"perception/{name}/weight_min"] = w.min().item()
+            metrics[f"perception/{name}/weight_max"] = w.max().item()
+            metrics[f"perception/{name}/weight_zero_fraction"] = (w == 0).double().mean().item()
     return metrics
 
 
@@ -50,7 +66,17 @@ def weight_metrics(weights: Tensor, response_mask: Tensor) -> dict[str, float]:
     }
 
 
-def _top_share(dependency: Tensor) -> float:
-    count = max(1, round(TOP_FRACTION * dependency.numel()))
-    total = dependency.sum()
-    return (dependency.topk(count).values.sum() / total).item() if total > 0 else TOP_FRACTION
+def _distribution(name: str, values: Tensor) -> dict[str, float]:
+    # torch.quantile refuses more than 2^24 numbers, which a large batch of long responses reaches.
+    p95 = values.kthvalue(math.ceil(0.95 * values.numel())).values.item()
+    return {
+        f"{name}/mean": values.mean().item(),
+        f"{name}/p95": p95,
+        f"{name}/top20_share": _top_share(values),
+    }
+
+
+def _top_share(values: Tensor) -> float:
+    count = max(1, round(TOP_FRACTION * values.numel()))
+    total = values.sum()
+    return (values.topk(count).values.sum() / total).item() if total > 0 else TOP_FRACTION

@@ -15,9 +15,23 @@ from torch import Tensor
 from transfer_queue import KVBatchMeta
 
 from verl_ext.methods.base import RolloutSignals
-from verl_ext.signals import sampled_k3
+from verl_ext.signals.divergence import sampled_k3
+from verl_ext.signals.request import AblatedLogProb
 
 FOLDER = "perception_tokens"
+_NUMBERS = pa.list_(pa.float32())
+SCHEMA = pa.schema(
+    {
+        "step": pa.int64(),
+        "uid": pa.string(),
+        "prompt": pa.string(),
+        "tokens": pa.list_(pa.string()),
+        "visual_dependency": _NUMBERS,
+        "signals": pa.map_(pa.string(), _NUMBERS),
+        "weight": _NUMBERS,
+        "reward": pa.float64(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,8 @@ class TokenRecord:
         uid: verl's identifier of the prompt.
         prompt: the prompt as text, image placeholders collapsed.
         tokens: response tokens as text.
-        visual_dependency: sampled k3 divergence (nats) of the clean from the ablated view; empty if not measured.
+        visual_dependency: sampled k3 divergence (nats) of the clean from the main ablated view; empty if not measured.
+        signals: every measured signal, by name.
         weight: multiplier of the advantage; empty if no method weights advantages.
         reward: score of the response.
     """
@@ -39,6 +54,7 @@ class TokenRecord:
     prompt: str
     tokens: list[str]
     visual_dependency: list[float]
+    signals: list[tuple[str, list[float]]]
     weight: list[float]
     reward: float
 
@@ -71,6 +87,7 @@ def collect(
                 prompt=tokenizer.decode(fields["prompts"].unbind()[row], skip_special_tokens=True),
                 tokens=[tokenizer.decode([token]) for token in response.tolist()],
                 visual_dependency=[] if dependency is None else dependency[row, :count].tolist(),
+                signals=[(signal.field, values[row, :count].tolist()) for signal, values in signals.measured.items()],
                 weight=[] if weights is None else weights[row, :count].tolist(),
                 reward=float(fields["rm_scores"].unbind()[row].sum()),
             )
@@ -79,9 +96,8 @@ def collect(
 
 
 def _dependency(signals: RolloutSignals) -> Tensor | None:
-    if signals.ablated_log_prob is None:
-        return None
-    return sampled_k3(signals.old_log_prob, signals.ablated_log_prob)
+    ablated = signals.measured.get(AblatedLogProb())
+    return None if ablated is None else sampled_k3(signals.old_log_prob, ablated)
 
 
 def write_records(records: Sequence[TokenRecord], run_dir: Path, step: int) -> Path:
@@ -90,6 +106,6 @@ def write_records(records: Sequence[TokenRecord], run_dir: Path, step: int) -> P
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:06d}.parquet"
     partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist([asdict(record) for record in records]), partial)
+    pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA), partial)
     partial.replace(path)
     return path

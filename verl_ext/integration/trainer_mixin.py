@@ -16,18 +16,19 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.ablated_pass import HAS_IMAGE, INPUT_FIELDS
-from verl_ext.integration.advantage import combined_weights
+from verl_ext.integration.ablated_pass import INPUT_FIELDS
+from verl_ext.integration.advantage import combined, method_weights, without_equal_reward_groups
 from verl_ext.integration.agreement import log_prob_correlation, require_agreement
 from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.config import Perception, parse
-from verl_ext.integration.loss import STEPS_DONE, TOTAL_STEPS
-from verl_ext.integration.metrics import signal_metrics, weight_metrics
+from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
+from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
+from verl_ext.integration.plan import Plan, plan
 from verl_ext.integration.records import collect, write_records
 from verl_ext.integration.validation import validate
-from verl_ext.integration.worker import KEEP_IMAGES, STEP, PerceptionActorRolloutRefWorker
+from verl_ext.integration.worker import KEEP_IMAGES, PROGRESS, STEP, PerceptionActorRolloutRefWorker
 from verl_ext.logs import get_logger
-from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
+from verl_ext.methods.base import RolloutSignals
 
 logger = get_logger(__name__)
 
@@ -51,6 +52,7 @@ class PerceptionTrainerMixin(Base):
             )
         validate(config)
         self.perception: Perception = parse(config.perception)
+        self.plan: Plan = plan(self.perception.signals)
         self._warned_without_images = False
         with open_dict(config):
             # verl's trainers read their own section by this name.
@@ -65,28 +67,47 @@ class PerceptionTrainerMixin(Base):
                 self.role_worker_mapping[role] = ray.remote(PerceptionActorRolloutRefWorker)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        needs_images = self.perception.ablation.kind != "drop_vision"
-        batch.extra_info[KEEP_IMAGES] = needs_images and ABLATED_LOG_PROB in self.perception.signals
+        if self.perception.signals:
+            batch.extra_info.update(self._moment())
+            batch.extra_info[KEEP_IMAGES] = any(
+                self.perception.views[view].kind != "drop_vision" for view in self.plan.separate
+            )
         batch = super()._compute_old_log_prob(batch, metrics=metrics)
         self._check_rollout(batch, metrics)
-        if ABLATED_LOG_PROB in self.perception.signals:
+        if self.plan.separate:
             self._measure_ablated_log_prob(batch)
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics=metrics)
-        names = ["uid", "response_mask", "old_log_probs", "advantages", *self._signal_fields()]
-        rollout = RolloutBatch.fetch(batch, *names)
-        signals = rollout.signals()
+        rollout = RolloutBatch.fetch(batch, *self._advantage_fields())
+        signals = rollout.signals(self.perception.signals, self._progress())
         self._warn_without_images(signals)
         if self.perception.signals:
             metrics.update(signal_metrics(signals))
-        weights = combined_weights(self.perception.methods, signals)
+        by_method = method_weights(self.perception.methods, signals)
+        weights = combined(by_method)
         self._record_tokens(batch, signals, weights)
-        if weights is None:
+        advantages = self._weighted(rollout, signals, weights)
+        if advantages is None:
             return batch
-        metrics.update(weight_metrics(weights, signals.response_mask))
-        return rollout.write("advantages", rollout.padded("advantages") * weights)
+        if weights is not None:
+            metrics.update(weight_metrics(weights, signals.response_mask))
+            metrics.update(method_metrics(by_method, signals.response_mask))
+        return rollout.write("advantages", advantages)
+
+    def _weighted(
+        self, rollout: RolloutBatch, signals: RolloutSignals, weights: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """(B, T) advantages as the methods and options want them; None if they want verl's own."""
+        equal = self.perception.options.zero_equal_reward_groups
+        if weights is None and not equal:
+            return None
+        advantages = rollout.padded("advantages")
+        if equal:
+            rewards = rollout.padded("rm_scores").sum(dim=-1)
+            advantages = without_equal_reward_groups(advantages, rewards, signals.group_ids)
+        return advantages if weights is None else advantages * weights
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})
@@ -105,7 +126,7 @@ class PerceptionTrainerMixin(Base):
             "calculate_entropy": False,
             "compute_loss": False,
             "temperature": self.config.actor_rollout_ref.rollout.temperature,
-            STEP: self.global_steps,
+            **self._moment(),
         }
         # Without the images, which the clean pass has fetched: they would cross the network a second time.
         text = replace(batch, fields=list(INPUT_FIELDS), extra_info={**batch.extra_info, **settings})
@@ -126,8 +147,21 @@ class PerceptionTrainerMixin(Base):
         metrics["perception/rollout_actor_log_prob_corr"] = correlation
         require_agreement(correlation, self.perception.options.min_rollout_correlation, self.global_steps)
 
-    def _signal_fields(self) -> list[str]:
-        return [ABLATED_LOG_PROB, HAS_IMAGE] if ABLATED_LOG_PROB in self.perception.signals else []
+    def _moment(self) -> dict[str, Any]:
+        """What the workers must know of the present step to measure signals."""
+        return {STEP: self.global_steps, PROGRESS: self._progress()}
+
+    def _progress(self) -> float:
+        """Share of the training steps that are done."""
+        return min(1.0, (self.global_steps - 1) / max(1, self.total_training_steps))
+
+    def _advantage_fields(self) -> list[str]:
+        fields = ["uid", "response_mask", "old_log_probs", "advantages"]
+        if self.perception.options.zero_equal_reward_groups:
+            fields.append("rm_scores")
+        if self.perception.signals:
+            fields += [HAS_IMAGE, *(signal.field for signal in self.perception.signals)]
+        return fields
 
     def _warn_without_images(self, signals: RolloutSignals) -> None:
         if self._warned_without_images or not self.perception.signals or torch.any(signals.has_image):

@@ -9,11 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import Perception, parse
-from verl_ext.methods.base import LOGITS_SIGNALS
+from verl_ext.signals.request import Similarity, needs_logits
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async")
 MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
+GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
 
 
 def validate(config: DictConfig) -> None:
@@ -25,6 +26,7 @@ def validate(config: DictConfig) -> None:
     perception = parse(config.perception)
     _check_trainer(config)
     _check_estimator(config, perception)
+    _check_groups(config, perception)
     _check_rollout(config, perception)
     _check_engine(config, perception)
 
@@ -56,6 +58,15 @@ def _check_estimator(config: DictConfig, perception: Perception) -> None:
         raise _error(config, "algorithm.adv_estimator", remedy)
 
 
+def _check_groups(config: DictConfig, perception: Perception) -> None:
+    if perception.options.zero_equal_reward_groups and perception.options.base_estimator not in GROUP_ESTIMATORS:
+        remedy = (
+            f"the advantages of perception.base_estimator={perception.options.base_estimator} are not relative to the "
+            f"group; write False, or one of {', '.join(GROUP_ESTIMATORS)}"
+        )
+        raise _error(config, "perception.zero_equal_reward_groups", remedy)
+
+
 def _check_rollout(config: DictConfig, perception: Perception) -> None:
     if _get(config, "algorithm.rollout_correction.bypass_mode", False) and perception.signals:
         raise _error(
@@ -81,10 +92,15 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
         raise _error(config, "actor_rollout_ref.actor.strategy", remedy)
     if _get(config, "distillation.enabled", False):
         raise _error(config, "distillation.enabled", "its loss replaces the one that methods extend; write False")
-    needs_logits = perception.signals & LOGITS_SIGNALS
-    if needs_logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
-        remedy = f"fused kernels never produce the logits that {', '.join(sorted(needs_logits))} needs; write False"
+    logits = sorted(signal.field for signal in perception.signals if needs_logits(signal))
+    if logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
+        remedy = f"fused kernels never produce the logits that {', '.join(logits)} needs; write False"
         raise _error(config, "actor_rollout_ref.model.use_fused_kernels", remedy)
+    sharded = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
+    states = sorted(signal.field for signal in perception.signals if isinstance(signal, Similarity))
+    if (logits or states) and int(_get(config, sharded, 1) or 1) > 1:
+        remedy = f"{', '.join(logits + states)} cannot be measured yet where a sequence is split over ranks; write 1"
+        raise _error(config, sharded, remedy)
 
 
 def _get(config: DictConfig, key: str, default: Any = None) -> Any:

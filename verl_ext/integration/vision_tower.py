@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from verl_ext.integration.language_model import named_part
+
 TOWER_NAME = "visual"
 
 
 def vision_tower(model: torch.nn.Module) -> torch.nn.Module | None:
     """The module called `visual`, whatever FSDP or LoRA wraps around it; None if the model has none."""
-    return next((module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] == TOWER_NAME), None)
+    return named_part(model, TOWER_NAME)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verl's actor worker with one more role method: the log-probabilities of the image-ablated view."""
+"""verl's actor worker, measuring signals in its log-prob pass, with one more role method for image-ablated views."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from verl.single_controller.base.decorator import Dispatch, make_nd_compute_data
 from verl.utils import tensordict_utils as tu
 from verl.utils.profiler import DistProfiler
 from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.integration.ablated_batch import Ablation, Inputs, row_inputs, set_row_inputs
-from verl_ext.integration.ablated_pass import ablated_forward, signal_fields
+from verl_ext.integration.ablated_pass import AblatedView
+from verl_ext.integration.clean_pass import measuring
 from verl_ext.integration.config import Perception, parse
-from verl_ext.integration.image_tokens import check_image_tokens
-from verl_ext.integration.loss import perception_loss
+from verl_ext.integration.forward_step import forward_step_replaced
+from verl_ext.integration.image_tokens import check_image_tokens, count_vision_tokens
+from verl_ext.integration.loss import HAS_IMAGE, perception_loss
 from verl_ext.integration.model_facts import model_facts
+from verl_ext.integration.plan import log_prob_fields, plan
 from verl_ext.integration.position_ids import repair_position_ids
 from verl_ext.integration.vision_tower import allow_image_free_batches
 from verl_ext.methods.base import Method
 
 STEP = "perception_step"
+PROGRESS = "perception_progress"
 KEEP_IMAGES = "perception_keep_images"
 
 
@@ -42,7 +47,10 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
             return
         perception: Perception = parse(self.config.perception)
         self.model_facts = model_facts(self.actor.model_config)
-        self.ablation = Ablation(perception.ablation, self.model_facts, perception.options.seed)
+        self.plan = plan(perception.signals)
+        self.ablations = {
+            name: Ablation(spec, self.model_facts, perception.options.seed) for name, spec in perception.views.items()
+        }
         self.loss_fn = partial(
             perception_loss,
             base_loss=self.loss_fn,
@@ -56,7 +64,8 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
     def compute_log_prob(self, data: TensorDict) -> TensorDict | None:
         """verl's clean pass, after checking that image tokens and image features agree.
 
-        With `perception_keep_images` the image features are kept for the ablated pass over the same batch.
+        With `perception_step` (int) the signals that belong to this pass are measured in it, and `has_image` (B,) bool
+        is added. With `perception_keep_images` the image features are kept for the ablated pass over the same batch.
 
         Raises:
             DataError: they do not; names the row.
@@ -65,7 +74,14 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         check_image_tokens(data, self.model_facts)
         if tu.get(data, KEEP_IMAGES, default=False):
             self._clean_images = (data["input_ids"].values(), row_inputs(data))
-        return super().compute_log_prob(data)
+        if tu.get(data, STEP) is None:
+            return super().compute_log_prob(data)
+        assert self.actor is not None
+        with measuring(self.actor.engine, self.plan, self._views(data), self.model_facts.vision_token_ids):
+            output = super().compute_log_prob(data)
+        if output is not None:
+            output[HAS_IMAGE] = torch.tensor(count_vision_tokens(data["prompts"], self.model_facts)) > 0
+        return output
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
     def compute_ref_log_prob(self, data: TensorDict) -> TensorDict | None:
@@ -85,19 +101,34 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         """Log-probabilities of the same response tokens with the image taken away.
 
         Args:
-            data: the fields of `compute_log_prob`, and `perception_step` (int). Without `multi_modal_inputs` the
-                images are those that the clean pass kept, row by row; `drop_vision` needs none.
+            data: the fields of `compute_log_prob`, `perception_step` (int) and `perception_progress` (float). Without
+                `multi_modal_inputs` the images are those that the clean pass kept, row by row; `drop_vision` needs
+                none.
 
         Returns:
-            See `signal_fields`; None on ranks whose outputs verl does not collect.
+            One (B, j) jagged fp32 field a view, over the responses; None on ranks whose outputs verl does not collect.
         """
-        assert self.actor is not None
         self._restore_images(data)
         repair_position_ids(data)
-        step: int = tu.get(data, STEP)
-        with ablated_forward(self.actor.engine, self.ablation, step):
+        views = self._views(data)
+        outputs = {
+            field: self._ablated_log_prob(views[view], data)
+            for view, field in log_prob_fields(self.plan.separate).items()
+        }
+        fields = {field: values for field, values in outputs.items() if values is not None}
+        return TensorDict(fields, batch_size=data.batch_size) if fields else None
+
+    def _ablated_log_prob(self, view: AblatedView, data: TensorDict) -> Tensor | None:
+        assert self.actor is not None
+        engine: Any = self.actor.engine
+        with view.running(engine.module), forward_step_replaced(engine, view.instead):
             output: Any = self.actor.infer_batch(data)
-        return None if output is None else signal_fields(data, output["log_probs"], self.model_facts)
+        return None if output is None else response_from_nested(output["log_probs"], data["response_mask"]).float()
+
+    def _views(self, data: TensorDict) -> dict[str, AblatedView]:
+        step: int = tu.get(data, STEP)
+        progress: float = tu.get(data, PROGRESS, default=0.0)
+        return {name: AblatedView(ablation, step, progress) for name, ablation in self.ablations.items()}
 
     def _restore_images(self, data: TensorDict) -> None:
         """Put the images that the clean pass kept back into the batch, and let go of them."""

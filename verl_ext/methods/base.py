@@ -8,19 +8,13 @@ multiplier of the advantage, and extra terms of the loss.
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-ABLATED_LOG_PROB = "ablated_log_prob"
-"""Signal: log-probabilities of the response tokens under the image-ablated view."""
-
-SIGNALS = frozenset({ABLATED_LOG_PROB})
-"""Every signal that the trainer can measure."""
-
-LOGITS_SIGNALS: frozenset[str] = frozenset()
-"""The signals that need the full logits, which fused kernels never produce."""
+from verl_ext.signals.request import Signal
 
 
 @dataclass(frozen=True)
@@ -32,14 +26,24 @@ class RolloutSignals:
         has_image: (B,) bool.
         group_ids: (B,) long; equal for the responses to one prompt.
         old_log_prob: (B, T) fp32.
-        ablated_log_prob: (B, T) fp32, or None if no method asked for it.
+        measured: the signals that the methods asked for, each (B, T) fp32.
+        progress: share of the run's training steps that are done, in [0, 1].
     """
 
     response_mask: Tensor
     has_image: Tensor
     group_ids: Tensor
     old_log_prob: Tensor
-    ablated_log_prob: Tensor | None = None
+    measured: Mapping[Signal, Tensor] = field(default_factory=dict)
+    progress: float = 0.0
+
+    def __getitem__(self, signal: Signal) -> Tensor:
+        """(B, T) fp32 values of a signal.
+
+        Raises:
+            KeyError: nobody asked for it.
+        """
+        return _measured(self.measured, signal)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class LossInputs:
         log_prob: (B, T) fp32 with gradient.
         response_mask: (B, T) bool.
         has_image: (B,) bool.
-        ablated_log_prob: (B, T) fp32 without gradient, or None.
+        measured: the signals that the methods asked for, each (B, T) fp32 without gradient.
         steps_done: optimiser-independent count of finished training steps.
         total_steps: number of training steps of the run.
     """
@@ -58,9 +62,17 @@ class LossInputs:
     log_prob: Tensor
     response_mask: Tensor
     has_image: Tensor
-    ablated_log_prob: Tensor | None
+    measured: Mapping[Signal, Tensor]
     steps_done: int
     total_steps: int
+
+    def __getitem__(self, signal: Signal) -> Tensor:
+        """(B, T) fp32 values of a signal.
+
+        Raises:
+            KeyError: nobody asked for it.
+        """
+        return _measured(self.measured, signal)
 
 
 @dataclass(frozen=True)
@@ -82,12 +94,20 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """Base class of the methods. Subclasses are frozen dataclasses and override what they act on."""
+    """Base class of the methods. Subclasses are frozen dataclasses and override what they act on.
+
+    Attributes:
+        name: how the configuration calls it.
+        selects_tokens: whether its weights are zero on most tokens. Two such methods are not composed.
+        excludes: names of methods that it cannot be composed with, and why.
+    """
 
     name: ClassVar[str]
+    selects_tokens: ClassVar[bool] = False
+    excludes: ClassVar[Mapping[str, str]] = {}
 
-    def signals(self) -> frozenset[str]:
-        """Names of the signals needed with the present hyper-parameters; a neutral setting needs none."""
+    def signals(self) -> frozenset[Signal]:
+        """The signals needed with the present hyper-parameters; a neutral setting needs none."""
         return frozenset()
 
     def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
@@ -107,3 +127,9 @@ def bounded(default: Any, low: float, high: float) -> Any:
 def choice(default: str, *others: str) -> Any:
     """A dataclass field whose value must be `default` or one of `others` when the configuration is read."""
     return field(default=default, metadata={"choices": (default, *others)})
+
+
+def _measured(measured: Mapping[Signal, Tensor], signal: Signal) -> Tensor:
+    if signal not in measured:
+        raise KeyError(f"{signal} was not measured; a method must name it in signals()")
+    return measured[signal]

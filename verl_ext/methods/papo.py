@@ -13,9 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verl_ext.methods.base import ABLATED_LOG_PROB, LossInputs, LossTerm, Method, bounded, choice
+from verl_ext.methods import rows
+from verl_ext.methods.base import LossInputs, LossTerm, Method, bounded, choice
 from verl_ext.methods.registry import register_method
-from verl_ext.signals import sampled_k3
+from verl_ext.methods.terms import sampled_entropy_term
+from verl_ext.signals.divergence import sampled_k3
+from verl_ext.signals.request import MAIN_VIEW, AblatedLogProb, Signal
 
 LOSS_AGG_MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum")
 EPSILON = 1e-8
@@ -39,9 +42,11 @@ class PAPO(Method):
     clip: float | None = bounded(None, 1e-6, 10.0)
     top_fraction: float | None = bounded(None, 1e-6, 1.0)
     entropy_coef: float = bounded(0.0, 0.0, 1e6)
+    view: str = MAIN_VIEW
 
-    def signals(self) -> frozenset[str]:
-        return frozenset({ABLATED_LOG_PROB}) if self.coef or self._anneals_from_zero() else frozenset()
+    def signals(self) -> frozenset[Signal]:
+        acts = self.coef or self._anneals_from_zero()
+        return frozenset({AblatedLogProb(self.view)}) if acts else frozenset()
 
     def loss_terms(self, inputs: LossInputs) -> list[LossTerm]:
         coef = self.coefficient(inputs.steps_done, inputs.total_steps)
@@ -51,8 +56,7 @@ class PAPO(Method):
         # As released, the entropy term fades with the perception term; without one it stands alone.
         entropy_coef = self.entropy_coef * (coef / self.coef if self.coef else 1.0)
         if entropy_coef:
-            surprise = -inputs.log_prob.masked_fill(~inputs.response_mask, 0.0)
-            terms.append(LossTerm("entropy", surprise, entropy_coef, token_mean=True))
+            terms.append(sampled_entropy_term(inputs, entropy_coef))
         return terms
 
     def coefficient(self, steps_done: int, total_steps: int) -> float:
@@ -66,11 +70,9 @@ class PAPO(Method):
         return self.schedule == "annealing" and self.end_coef > 0.0
 
     def _divergence(self, inputs: LossInputs) -> Tensor:
-        if inputs.ablated_log_prob is None:
-            raise ValueError("papo: the ablated view was not measured")
         return perception_values(
             inputs.log_prob,
-            inputs.ablated_log_prob,
+            inputs[AblatedLogProb(self.view)],
             inputs.response_mask,
             clip=self.clip,
             top_fraction=self.top_fraction,
@@ -104,7 +106,7 @@ def perception_loss(
     Raises:
         ValueError: a shape, a dtype or a parameter is not allowed.
     """
-    _check_coefficient("coef", coef)
+    rows.check_non_negative("coef", coef)
     values = perception_values(
         log_prob, ablated_log_prob, response_mask, clip=clip, top_fraction=top_fraction, has_image=has_image
     )
@@ -143,7 +145,7 @@ def perception_values(
     _check_selection(clip, top_fraction)
     counted = response_mask != 0
     if has_image is not None:
-        _check_has_image(has_image, log_prob.shape[0])
+        rows.check_rows("has_image", has_image, log_prob.shape[0])
         counted = counted & (has_image != 0).unsqueeze(-1)
     # Filled before the exponential, so that garbage in the padding reaches neither value nor gradient.
     values = sampled_k3(log_prob.masked_fill(~counted, 0.0), ablated_log_prob.masked_fill(~counted, 0.0))
@@ -174,8 +176,8 @@ def double_entropy_loss(
         ValueError: a shape, a dtype or a coefficient is not allowed.
     """
     _check_tensors(log_prob, ablated_log_prob, response_mask)
-    _check_coefficient("coef", coef)
-    _check_coefficient("ablated_coef", ablated_coef)
+    rows.check_non_negative("coef", coef)
+    rows.check_non_negative("ablated_coef", ablated_coef)
     valid = response_mask != 0
     return _weighted_nll(coef, log_prob, valid) + _weighted_nll(ablated_coef, ablated_log_prob, valid)
 
@@ -198,11 +200,10 @@ def coefficient_schedule(step: int, *, start: float, end: float, total_steps: in
 
 def _row_quantile(values: Tensor, counted: Tensor, q: float) -> Tensor:
     """(B, 1) quantile of each row's counted values, linearly interpolated; meaningless for a row without any."""
-    last = (counted.sum(dim=-1, keepdim=True) - 1).clamp(min=0)
+    last = (rows.row_count(counted) - 1).clamp(min=0)
     rank = last.to(values.dtype) * q
-    ascending = values.masked_fill(~counted, torch.inf).sort(dim=-1).values
-    lower = ascending.gather(-1, rank.floor().long())
-    upper = ascending.gather(-1, rank.ceil().long())
+    neighbours = torch.cat([rank.floor(), rank.ceil()], dim=-1).long()
+    lower, upper = rows.order_statistics(values, counted, neighbours, q).chunk(2, dim=-1)
     return torch.lerp(lower, upper, rank.frac())
 
 
@@ -227,21 +228,14 @@ def _token_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _check_tensors(log_prob: Tensor, ablated_log_prob: Tensor, response_mask: Tensor) -> None:
-    if log_prob.ndim != 2 or not log_prob.is_floating_point():
-        raise ValueError(
-            f"log_prob has shape {tuple(log_prob.shape)} and dtype {log_prob.dtype}; "
-            "it must be a floating-point tensor of shape (B, T)"
-        )
+    rows.check_tokens("log_prob", log_prob, response_mask)
     if not ablated_log_prob.is_floating_point():
         raise ValueError(f"ablated_log_prob has dtype {ablated_log_prob.dtype}; it must be a floating-point tensor")
-    for name, value in (("ablated_log_prob", ablated_log_prob), ("response_mask", response_mask)):
-        if value.shape != log_prob.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; it must equal log_prob's {tuple(log_prob.shape)}")
-
-
-def _check_has_image(has_image: Tensor, rows: int) -> None:
-    if has_image.shape != (rows,):
-        raise ValueError(f"has_image has shape {tuple(has_image.shape)}; it must be ({rows},), one entry a row")
+    if ablated_log_prob.shape != log_prob.shape:
+        raise ValueError(
+            f"ablated_log_prob has shape {tuple(ablated_log_prob.shape)}; "
+            f"it must equal log_prob's {tuple(log_prob.shape)}"
+        )
 
 
 def _check_selection(clip: float | None, top_fraction: float | None) -> None:
@@ -249,8 +243,3 @@ def _check_selection(clip: float | None, top_fraction: float | None) -> None:
         raise ValueError(f"clip is {clip!r}; it must be None, or finite and > 0")
     if top_fraction is not None and not 0.0 < top_fraction <= 1.0:
         raise ValueError(f"top_fraction is {top_fraction!r}; it must be None, or in (0, 1]")
-
-
-def _check_coefficient(name: str, value: float) -> None:
-    if not 0.0 <= value < float("inf"):
-        raise ValueError(f"{name} is {value!r}; it must be finite and >= 0")

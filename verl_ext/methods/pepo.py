@@ -4,13 +4,61 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from verl_ext.methods import rows
+from verl_ext.methods.base import Method, RolloutSignals, bounded, choice
+from verl_ext.methods.registry import register_method
+from verl_ext.signals.request import Entropy, Signal, Similarity
 
 RANGE_FLOOR = 1e-6
+
+
+@register_method
+@dataclass(frozen=True)
+class PEPO(Method):
+    """Hyper-parameters of :func:`token_weights` and :func:`schedule`.
+
+    Attributes:
+        schedule: "linear" gives the weights `strength * progress` of the say, "constant" `strength` throughout.
+        strength: in [0, 1]; 0 leaves every advantage alone.
+        score, layers: how hidden states are compared with the image's; see `visual_similarity`.
+    """
+
+    name: ClassVar[str] = "pepo"
+
+    gate_alpha: float = bounded(0.05, 0.0, 1e6)
+    temperature: float = bounded(1.8, 1e-6, 1e6)
+    schedule: str = choice("linear", "constant")
+    strength: float = bounded(1.0, 0.0, 1.0)
+    score: str = choice("cosine", "dot", "l2", "l1")
+    layers: str = choice("all", "last")
+    normalised: bool = False
+
+    def signals(self) -> frozenset[Signal]:
+        return frozenset({self._similarity(), Entropy()}) if self.strength else frozenset()
+
+    def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
+        if not self.strength:
+            return None
+        weights = token_weights(
+            signals[self._similarity()],
+            signals[Entropy()],
+            signals.response_mask,
+            has_image=signals.has_image,
+            gate_alpha=self.gate_alpha,
+            temperature=self.temperature,
+            normalised=self.normalised,
+        )
+        share = self.strength * (signals.progress if self.schedule == "linear" else 1.0)
+        return schedule(weights, signals.response_mask, share)
+
+    def _similarity(self) -> Similarity:
+        return Similarity(self.score, self.layers, "pairwise_mean")
 
 
 def token_weights(

@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from verl_ext.methods.base import ABLATED_LOG_PROB, Method, RolloutSignals, bounded, choice
+from verl_ext.methods import rows
+from verl_ext.methods.base import RolloutSignals, bounded, choice
+from verl_ext.methods.dependency import DependencyMethod, neutral_without_image
 from verl_ext.methods.registry import register_method
-from verl_ext.signals import sampled_k3
+from verl_ext.signals.request import Signal
 
 ThresholdMode = Literal["absolute", "quantile"]
 THRESHOLD_MODES = ("absolute", "quantile")
@@ -20,8 +22,8 @@ FLAT_RANGE = 1e-8
 
 @register_method
 @dataclass(frozen=True)
-class PGPO(Method):
-    """Hyper-parameters of :func:`token_weights`, applied to the sampled k3 divergence."""
+class PGPO(DependencyMethod):
+    """Hyper-parameters of :func:`token_weights`."""
 
     name: ClassVar[str] = "pgpo"
 
@@ -31,16 +33,14 @@ class PGPO(Method):
     low_weight_floor: float = bounded(0.0, 0.0, 1.0)
     conserve_mass: bool = True
 
-    def signals(self) -> frozenset[str]:
-        return frozenset() if self._is_neutral() else frozenset({ABLATED_LOG_PROB})
+    def signals(self) -> frozenset[Signal]:
+        return frozenset() if self._is_neutral() else frozenset({self.dependency_signal()})
 
     def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
         if self._is_neutral():
             return None
-        if signals.ablated_log_prob is None:
-            raise ValueError("pgpo: the ablated view was not measured")
         weights = token_weights(
-            sampled_k3(signals.old_log_prob, signals.ablated_log_prob),
+            self.visual_dependency(signals),
             signals.response_mask,
             threshold=self.threshold,
             boost=self.boost,
@@ -48,8 +48,7 @@ class PGPO(Method):
             low_weight_floor=self.low_weight_floor,
             conserve_mass=self.conserve_mass,
         )
-        # Without an image both views are the same, up to the noise of another split into micro-batches.
-        return torch.where(signals.has_image[:, None], weights, signals.response_mask.to(weights.dtype))
+        return neutral_without_image(weights, signals)
 
     def _is_neutral(self) -> bool:
         """Nothing below the threshold and nothing gained above it: every weight is 1."""
@@ -94,34 +93,31 @@ def token_weights(
     """
     _check(visual_dependency, response_mask, threshold, boost, threshold_mode, low_weight_floor)
     valid = response_mask != 0
-    scores, flat = _normalised_scores(visual_dependency.detach(), valid)
+    scores, flat = _normalised_scores(visual_dependency, valid)
     tau = _thresholds(scores, valid, threshold, threshold_mode)
     weights = _two_sided_ramp(scores, tau, boost, low_weight_floor)
-    weights = weights.masked_fill(flat, 1.0).masked_fill(~valid, 0.0)
+    weights = torch.where(valid, torch.where(flat, 1.0, weights), 0.0)
     return _conserve_mass(weights, valid) if conserve_mass else weights
 
 
 def _normalised_scores(dependency: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Min-max normalised log(1 + S) (B, T), meaningless outside the mask; and (B, 1), true where a row has no range."""
-    dtype = torch.promote_types(dependency.dtype, torch.float32)
-    x = torch.log1p(dependency.to(dtype).masked_fill(~valid, 0.0))
-    low = x.masked_fill(~valid, torch.inf).amin(dim=-1, keepdim=True)
-    span = x.masked_fill(~valid, -torch.inf).amax(dim=-1, keepdim=True) - low
+    x = torch.log1p(rows.prepared(dependency, valid))
+    low, high = rows.row_range(x, valid)
+    span = high - low
     flat = span <= FLAT_RANGE
-    scores = (x - low) / span.masked_fill(flat, 1.0)
-    return scores.masked_fill(flat, 0.0), flat
+    return (x - low) / span.masked_fill(flat, 1.0), flat
 
 
 def _thresholds(scores: Tensor, valid: Tensor, threshold: float, mode: ThresholdMode) -> Tensor:
     """(B, 1) threshold of each row."""
     if mode == "absolute":
-        return torch.full_like(scores[:, :1], threshold)
-    count = valid.sum(dim=-1, keepdim=True)
+        return scores.new_full((len(scores), 1), threshold)
+    count = rows.row_count(valid)
     # float64: float32 rounds n * threshold across an integer for some lengths.
     index = (count.double() * threshold).floor().long()
     index = torch.minimum(index, count - 1).clamp(min=0)
-    ascending = scores.masked_fill(~valid, torch.inf).sort(dim=-1).values
-    return ascending.gather(-1, index)
+    return rows.order_statistics(scores, valid, index, threshold)
 
 
 def _two_sided_ramp(scores: Tensor, tau: Tensor, boost: float, floor: float) -> Tensor:
@@ -133,28 +129,14 @@ def _two_sided_ramp(scores: Tensor, tau: Tensor, boost: float, floor: float) -> 
 
 def _conserve_mass(weights: Tensor, valid: Tensor) -> Tensor:
     """Scale each row to sum to its length. A row's top token weighs at least 1, so only empty rows meet the clamp."""
-    count = valid.sum(dim=-1, keepdim=True)
-    return weights * (count / weights.sum(dim=-1, keepdim=True).clamp(min=1.0))
+    return weights * (rows.row_count(valid) / weights.sum(dim=-1, keepdim=True).clamp(min=1.0))
 
 
 def _check(
     visual_dependency: Tensor, response_mask: Tensor, threshold: float, boost: float, mode: str, floor: float
 ) -> None:
-    if visual_dependency.ndim != 2 or not visual_dependency.is_floating_point():
-        raise ValueError(
-            f"visual_dependency has shape {tuple(visual_dependency.shape)} and dtype {visual_dependency.dtype}; "
-            "it must be a floating-point tensor of shape (B, T)"
-        )
-    if response_mask.shape != visual_dependency.shape:
-        raise ValueError(
-            f"response_mask has shape {tuple(response_mask.shape)}; it must equal visual_dependency's "
-            f"{tuple(visual_dependency.shape)}"
-        )
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold is {threshold!r}; it must be in [0, 1]")
-    if not 0.0 <= boost < float("inf"):
-        raise ValueError(f"boost is {boost!r}; it must be finite and >= 0")
-    if mode not in THRESHOLD_MODES:
-        raise ValueError(f"threshold_mode is {mode!r}; it must be one of {THRESHOLD_MODES}")
-    if not 0.0 <= floor <= 1.0:
-        raise ValueError(f"low_weight_floor is {floor!r}; it must be in [0, 1]")
+    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
+    rows.check_range("threshold", threshold, 0.0, 1.0)
+    rows.check_non_negative("boost", boost)
+    rows.check_choice("threshold_mode", mode, THRESHOLD_MODES)
+    rows.check_range("low_weight_floor", floor, 0.0, 1.0)

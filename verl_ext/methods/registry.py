@@ -28,7 +28,7 @@ def register_method(cls: M) -> M:
 
 def available_methods() -> dict[str, type[Method]]:
     """All methods by name. Loads this package's own and those announced by entry points."""
-    from verl_ext.methods import papo, pgpo  # noqa: F401  registers them
+    from verl_ext.methods import dvrp, papo, pepo, pgpo, tor, vepo, vgpo, vppo  # noqa: F401  registers them
 
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         entry_point.load()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an engine's model that signals are read from, whatever FSDP or LoRA wraps around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from verl_ext.errors import ConfigurationError
+
+DECODER_NAME = "language_model"
+HEAD_NAME = "lm_head"
+
+
+def decoder(model: torch.nn.Module) -> Any:
+    """The text decoder, which has `layers` and a final `norm`.
+
+    Raises:
+        ConfigurationError: the model has none under the name that models of the Qwen-VL family give it.
+    """
+    module = named_part(model, DECODER_NAME)
+    if module is None or not hasattr(module, "layers") or not hasattr(module, "norm"):
+        raise ConfigurationError(
+            key="actor_rollout_ref.model.path",
+            value=type(model).__name__,
+            remedy="visual similarity is read from the layers of `language_model`, as Qwen2.5-VL has; choose such a "
+            "model, or a method that compares views",
+        )
+    return module
+
+
+def head(model: torch.nn.Module) -> torch.nn.Linear:
+    """The linear layer that makes logits of hidden states.
+
+    Raises:
+        ConfigurationError: the model has none, or it is not a plain linear layer (an adapter wraps it).
+    """
+    module = named_part(model, HEAD_NAME)
+    if not isinstance(module, torch.nn.Linear):
+        raise ConfigurationError(
+            key="actor_rollout_ref.model",
+            value=type(module).__name__,
+            remedy="divergences over the whole vocabulary and truncated entropies need a plain linear `lm_head`; "
+            "exclude it from LoRA, or write divergence=k3",
+        )
+    return module
+
+
+def named_part(model: torch.nn.Module, name: str) -> torch.nn.Module | None:
+    """The first module whose last name is `name`; None if there is none."""
+    return next((module for path, module in model.named_modules() if path.rsplit(".", 1)[-1] == name), None)
