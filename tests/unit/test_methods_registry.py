@@ -15,8 +15,9 @@ from verl_ext.methods.registry import available_methods, register_method
 
 THEIRS = """
 from dataclasses import dataclass
-from verl_ext.methods.base import ABLATED_LOG_PROB, Method, bounded
+from verl_ext.methods.base import Method, bounded
 from verl_ext.methods.registry import register_method
+from verl_ext.signals.request import AblatedLogProb
 
 @register_method
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Theirs(Method):
     strength: float = bounded(1.5, 0.0, 2.0)
 
     def signals(self):
-        return frozenset({ABLATED_LOG_PROB})
+        return frozenset({AblatedLogProb()})
 """
 PARSE = """
 import json, sys
@@ -34,7 +35,7 @@ from verl_ext.integration.config import parse
 for section in json.loads(sys.argv[1]):
     try:
         perception = parse(section)
-        print(perception.methods, sorted(perception.signals))
+        print(perception.methods, sorted(signal.field for signal in perception.signals))
     except ConfigurationError as error:
         print(error)
 """
@@ -119,7 +120,7 @@ def test_a_method_of_another_package_through_its_entry_point(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     both, alone, out_of_range, misspelt = done.stdout.splitlines()
-    assert both.startswith("(Theirs(strength=0.5), PGPO(threshold=0.4, ")
+    assert both.startswith("(Theirs(strength=0.5), PGPO(divergence='k3', ")
     assert alone == "(Theirs(strength=1.5),) ['ablated_log_prob']"
     assert out_of_range == "perception.theirs.strength=3: write a value between 0 and 2"
     assert misspelt == "perception.theirs.strenght=1: no such key; did you mean 'strength'?"

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from verl_ext.integration.metrics import signal_metrics, weight_metrics
+from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.methods.base import RolloutSignals
+from verl_ext.signals.request import AblatedLogProb, Similarity
 
 LENGTHS = [7, 3, 5, 9, 0]
 HAS_IMAGE = [True, False, True, True, True]
@@ -21,14 +22,14 @@ def measured(ablated=True, has_image=HAS_IMAGE):
         has_image=torch.tensor(has_image),
         group_ids=torch.zeros(len(LENGTHS), dtype=torch.long),
         old_log_prob=old,
-        ablated_log_prob=old - 2 * torch.rand(len(LENGTHS), 9, generator=generator) if ablated else None,
+        measured={AblatedLogProb(): old - 2 * torch.rand(len(LENGTHS), 9, generator=generator)} if ablated else {},
     )
 
 
 def counted_tokens(signals):
     """(old, ablated) of every valid token of the rows with an image."""
     return [
-        (signals.old_log_prob[i, j].item(), signals.ablated_log_prob[i, j].item())
+        (signals.old_log_prob[i, j].item(), signals[AblatedLogProb()][i, j].item())
         for i, length in enumerate(LENGTHS)
         for j in range(length)
         if signals.has_image[i]
@@ -57,7 +58,7 @@ def test_tokens_without_an_image_and_padding_change_nothing():
     expected = signal_metrics(signals)
     uncounted = ~(signals.response_mask & signals.has_image[:, None])
     signals.old_log_prob[uncounted] = math.nan
-    signals.ablated_log_prob[uncounted] = math.nan
+    signals[AblatedLogProb()][uncounted] = math.nan
     assert signal_metrics(signals) == expected
 
 
@@ -68,7 +69,7 @@ def test_without_signals_only_the_images_are_counted():
 
 def test_no_dependency_at_all():
     signals = measured()
-    signals.ablated_log_prob.copy_(signals.old_log_prob)
+    signals[AblatedLogProb()].copy_(signals.old_log_prob)
     metrics = signal_metrics(signals)
     assert metrics["perception/visual_dependency/mean"] == 0.0
     assert metrics["perception/visual_dependency/top20_share"] == 0.2
@@ -82,7 +83,7 @@ def test_p95_is_the_smallest_value_that_19_of_20_tokens_do_not_exceed():
             has_image=torch.tensor([True]),
             group_ids=torch.zeros(1, dtype=torch.long),
             old_log_prob=torch.zeros(1, count),
-            ablated_log_prob=-gaps,
+            measured={AblatedLogProb(): -gaps},
         )
         gap = ((95 * count + 99) // 100 - 1) / count
         expected = math.exp(-gap) + gap - 1
@@ -108,3 +109,30 @@ def test_effective_fraction(row, fraction):
 
 def test_no_valid_token_has_no_weight():
     assert weight_metrics(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)) == {}
+
+
+def test_other_views_and_other_signals_have_their_own_names():
+    signals = measured()
+    similarity = Similarity("cosine", "last", "prototype")
+    signals.measured[AblatedLogProb("noised")] = signals.old_log_prob - 1.0
+    signals.measured[similarity] = torch.full_like(signals.old_log_prob, 0.25)
+    metrics = signal_metrics(signals)
+    assert metrics["perception/visual_dependency_noised/mean"] == pytest.approx(math.exp(-1.0))
+    assert metrics["perception/ablated_nll_noised"] == pytest.approx(1 + metrics["perception/ablated_nll"], abs=2.0)
+    assert metrics["perception/visual_similarity_cosine_last_prototype/mean"] == 0.25
+    assert metrics["perception/visual_similarity_cosine_last_prototype/p95"] == 0.25
+    assert metrics["perception/visual_similarity_cosine_last_prototype/top20_share"] == pytest.approx(4 / 21)
+
+
+def test_method_metrics():
+    mask = torch.tensor([[True, True, False], [True, True, False]])
+    weights = {"one": torch.tensor([[0.0, 2.0, 9.0], [1.0, 0.0, 9.0]]), "two": torch.ones(2, 3)}
+    metrics = method_metrics(weights, mask)
+    assert {name: value for name, value in metrics.items() if "/one/" in name} == {
+        "perception/one/weight_mean": 0.75,
+        "perception/one/weight_min": 0.0,
+        "perception/one/weight_max": 2.0,
+        "perception/one/weight_zero_fraction": 0.5,
+    }
+    assert metrics["perception/two/weight_mean"] == 1.0
+    assert method_metrics(weights, torch.zeros_like(mask)) == {}

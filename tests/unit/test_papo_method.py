@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from verl_ext.methods.base import ABLATED_LOG_PROB, LossInputs
+from verl_ext.methods.base import LossInputs
 from verl_ext.methods.papo import PAPO
+from verl_ext.signals.request import AblatedLogProb
 
 GAP = math.log(2.0)
 K3 = 2.0 - GAP - 1.0
@@ -20,7 +21,7 @@ def inputs(steps_done=0, total_steps=100):
         log_prob=torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -0.25, -4.0]], requires_grad=True),
         response_mask=torch.tensor([[True, True, False], [True, True, True]]),
         has_image=torch.tensor([True, False]),
-        ablated_log_prob=torch.tensor([[-1.0 + GAP, -2.0, 9.0], [-0.5 + GAP, 0.0, 0.0]]),
+        measured={AblatedLogProb(): torch.tensor([[-1.0 + GAP, -2.0, 9.0], [-0.5 + GAP, 0.0, 0.0]])},
         steps_done=steps_done,
         total_steps=total_steps,
     )
@@ -37,13 +38,14 @@ def coefficients(method, **steps):
 @pytest.mark.parametrize(
     ("method", "needed"),
     [
-        (PAPO(), {ABLATED_LOG_PROB}),
+        (PAPO(), {AblatedLogProb()}),
+        (PAPO(view="noised"), {AblatedLogProb("noised")}),
         (PAPO(coef=0.0), set()),
         (PAPO(coef=0.0, end_coef=0.1), set()),
         (PAPO(coef=0.0, entropy_coef=0.1), set()),
         (PAPO(coef=0.0, schedule="annealing"), set()),
-        (PAPO(coef=0.0, schedule="annealing", end_coef=0.1), {ABLATED_LOG_PROB}),
-        (PAPO(coef=0.1, schedule="annealing", end_coef=0.0), {ABLATED_LOG_PROB}),
+        (PAPO(coef=0.0, schedule="annealing", end_coef=0.1), {AblatedLogProb()}),
+        (PAPO(coef=0.1, schedule="annealing", end_coef=0.0), {AblatedLogProb()}),
     ],
 )
 def test_signals(method, needed):

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from verl_ext.methods.base import ABLATED_LOG_PROB, RolloutSignals
+from verl_ext.methods.base import RolloutSignals
 from verl_ext.methods.pgpo import PGPO
+from verl_ext.signals.request import AblatedLogProb, Divergence
 
 
 def signals(has_image=(True, False, True)):
@@ -19,7 +20,7 @@ def signals(has_image=(True, False, True)):
         has_image=torch.tensor(has_image),
         group_ids=torch.tensor([0, 0, 1]),
         old_log_prob=old,
-        ablated_log_prob=old - gaps,
+        measured={AblatedLogProb(): old - gaps, Divergence("kl"): gaps**2, Divergence("jsd"): gaps / 9},
     )
 
 
@@ -32,7 +33,8 @@ def by_hand(gaps, tau, boost, conserve):
 
 
 def test_it_needs_the_ablated_view_and_adds_no_loss():
-    assert PGPO().signals() == {ABLATED_LOG_PROB}
+    assert PGPO().signals() == {AblatedLogProb()}
+    assert PGPO(divergence="jsd", view="noised").signals() == {Divergence("jsd", "noised")}
     assert PGPO().loss_terms(None) == []
 
 
@@ -62,6 +64,8 @@ def test_every_parameter_reaches_the_weights():
         PGPO(threshold_mode="quantile"),
         PGPO(low_weight_floor=0.5),
         PGPO(conserve_mass=False),
+        PGPO(divergence="kl"),
+        PGPO(divergence="jsd"),
     ):
         assert not torch.allclose(other.advantage_weights(signals()), default), other
 
@@ -69,7 +73,7 @@ def test_every_parameter_reaches_the_weights():
 def test_weights_are_detached_and_leave_the_signals_alone():
     given = signals()
     given.old_log_prob.requires_grad_(True)
-    before = [given.old_log_prob.clone(), given.ablated_log_prob.clone()]
+    before = [given.old_log_prob.clone(), given[AblatedLogProb()].clone()]
     assert not PGPO().advantage_weights(given).requires_grad
     assert torch.equal(before[0], given.old_log_prob)
-    assert torch.equal(before[1], given.ablated_log_prob)
+    assert torch.equal(before[1], given[AblatedLogProb()])

@@ -63,7 +63,7 @@ def with_similarity(
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         layout = token_layout(micro_batch, vision_token_ids)
-        accumulator = SimilarityAccumulator(layout, score=signal.score, layers=signal.layers, pooling=signal.pooling)
+        accumulator = SimilarityAccumulator(layout, signal.score, signal.layers, signal.pooling)  # type: ignore[arg-type]
         with _hidden_states_added(model, accumulator, every_layer=signal.layers == "all"):
             loss, output = step(micro_batch, *args, **kwargs)
         output["model_output"][signal.field] = as_response_field(accumulator.result(), micro_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -80,6 +80,7 @@ def parse(section: DictConfig | Mapping[str, Any]) -> Perception:
     _refuse_combination(names, classes)
     methods = tuple(build(classes[name], sections.get(name), f"perception.{name}") for name in names)
     for method in methods:
+        _refuse_unknown_signal(method)
         _refuse_unknown_view(method, views)
     return Perception(options, methods, views)
 
@@ -136,6 +137,14 @@ def _refuse_combination(names: list[str], classes: Mapping[str, type[Method]]) -
             if other in names:
                 remedy = f"{name} and {other} do not go together: {reason}; keep one of them"
                 raise ConfigurationError(key="perception.methods", value=names, remedy=remedy)
+
+
+def _refuse_unknown_signal(method: Method) -> None:
+    unknown = [signal for signal in method.signals() if not isinstance(signal, Signal)]
+    if unknown:
+        known = ", ".join(kind.__name__ for kind in get_args(Signal))
+        remedy = f"{method.name} needs signals that nothing measures; verl_ext.signals.request has {known}"
+        raise ConfigurationError(key="perception.methods", value=unknown, remedy=remedy)
 
 
 def _refuse_unknown_view(method: Method, views: Mapping[str, AblationSpec]) -> None:

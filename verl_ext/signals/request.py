@@ -7,7 +7,6 @@ Every signal is one number a response token, (B, T) fp32, under the policy that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 MAIN_VIEW = "ablated"
 """The view that `perception.ablation` describes; others are named in `perception.views`."""
@@ -80,7 +79,7 @@ class Similarity:
         return f"visual_similarity_{self.score}_{self.layers}_{self.pooling}"
 
 
-Signal = Union[AblatedLogProb, Divergence, Entropy, Similarity]
+Signal = AblatedLogProb | Divergence | Entropy | Similarity
 
 
 def needs_logits(signal: Signal) -> bool:
