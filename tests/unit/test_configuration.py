@@ -10,18 +10,19 @@ from support.configuration import configuration
 
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration import config as perception_config
-from verl_ext.integration import validation
 from verl_ext.integration.config import RunOptions, parse
 from verl_ext.integration.typed import build
 from verl_ext.integration.validation import validate
 from verl_ext.methods import registry
-from verl_ext.methods.base import SIGNALS, Method
+from verl_ext.methods.base import Method
 from verl_ext.methods.papo import PAPO
 from verl_ext.methods.pgpo import PGPO
 from verl_ext.methods.registry import register_method
+from verl_ext.signals.request import AblatedLogProb
 
 PGPO_GROUP, PAPO_GROUP = "+perception=pgpo", "+perception=papo_g"
+FUSED = "actor_rollout_ref.model.use_fused_kernels"
+SPLIT = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,8 @@ def test_pgpo_is_the_released_setting(composed):
     config = composed[PGPO_GROUP]
     perception = parse(config.perception)
     assert perception.methods == (PGPO(threshold=0.4, boost=2.0, threshold_mode="absolute", conserve_mass=True),)
-    assert perception.ablation == AblationSpec(kind="drop_vision", probability=0.6, scope="prompt")
-    assert perception.signals == {"ablated_log_prob"}
+    assert perception.views == {"ablated": AblationSpec(kind="drop_vision", probability=0.6, scope="prompt")}
+    assert perception.signals == {AblatedLogProb()}
     actor = config.actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 3.0)
     assert (actor.use_kl_loss, actor.loss_agg_mode) == (False, "token-mean")
@@ -61,7 +62,7 @@ def test_papo_g_is_the_released_setting(composed):
     config = composed[PAPO_GROUP]
     perception = parse(config.perception)
     assert perception.methods == (PAPO(coef=0.02, schedule="fixed", clip=None, top_fraction=None, entropy_coef=0.0),)
-    assert perception.ablation == AblationSpec(kind="random_patch", probability=0.6, scope="prompt")
+    assert perception.views == {"ablated": AblationSpec(kind="random_patch", probability=0.6, scope="prompt")}
     actor = config.actor_rollout_ref.actor
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.3, 3.0)
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
@@ -102,7 +103,7 @@ def test_yaml_defaults_are_the_dataclass_defaults(composed, group, cls, section,
 def test_a_section_may_be_left_out():
     perception = parse({"methods": ["pgpo"]})
     assert perception.methods == (PGPO(),)
-    assert (perception.options, perception.ablation) == (RunOptions(methods=["pgpo"]), AblationSpec())
+    assert (perception.options, perception.views) == (RunOptions(methods=["pgpo"]), {"ablated": AblationSpec()})
 
 
 # Overriding
@@ -113,6 +114,7 @@ OVERRIDES = [
     (PGPO_GROUP, "pgpo.threshold_mode", "quantile"),
     (PGPO_GROUP, "pgpo.low_weight_floor", 0.1),
     (PGPO_GROUP, "pgpo.conserve_mass", False),
+    (PGPO_GROUP, "pgpo.divergence", "jsd"),
     (PAPO_GROUP, "papo.coef", 0.01),
     (PAPO_GROUP, "papo.schedule", "annealing"),
     (PAPO_GROUP, "papo.end_coef", 0.001),
@@ -132,6 +134,7 @@ OVERRIDES = [
     (PGPO_GROUP, "min_rollout_correlation", 0.5),
     (PGPO_GROUP, "record_every", 10),
     (PGPO_GROUP, "record_rows", 3),
+    (PGPO_GROUP, "zero_equal_reward_groups", True),
 ]
 
 
@@ -141,7 +144,7 @@ def test_overriding(group, key, value):
     validate(config)
     perception = parse(config.perception)
     owner, _, name = key.rpartition(".")
-    read = {"": perception.options, "ablation": perception.ablation}.get(owner, perception.methods[0])
+    read = {"": perception.options, "ablation": perception.views["ablated"]}.get(owner, perception.methods[0])
     assert getattr(read, name) == value
     assert type(getattr(read, name)) is type(value)
     if key == "base_estimator":
@@ -152,7 +155,8 @@ def test_every_option_is_overridden_above():
     tested = {key for _, key, _ in OVERRIDES}
     fields = [("pgpo.", PGPO), ("papo.", PAPO), ("ablation.", AblationSpec), ("", RunOptions)]
     known = {prefix + field.name for prefix, cls in fields for field in dataclasses.fields(cls)}
-    assert known - tested == {"methods"}
+    # A view other than the main one must be described: see the tests of views.
+    assert known - tested == {"methods", "pgpo.view", "papo.view"}
 
 
 def test_methods_keep_their_order():
@@ -182,7 +186,7 @@ def test_every_perception_trainer_is_accepted(mode):
 
 NUMBER = "write a value of type float"
 SECTION_REFUSALS = [
-    (PGPO_GROUP, "perception.methods=[pgop]", "perception.methods", "['pgop']", "papo, pgpo"),
+    (PGPO_GROUP, "perception.methods=[pgop]", "perception.methods", "['pgop']", "papo, pepo, pgpo"),
     (PGPO_GROUP, "perception.methods=[pgpo,pgpo]", "perception.methods", "['pgpo', 'pgpo']", "different names"),
     (PGPO_GROUP, "perception.methods=[]", "perception.methods", "[]", "perception.methods=[pgpo]"),
     (PGPO_GROUP, "perception.methods=[[pgpo]]", "perception.methods", "[['pgpo']]", "different names"),
@@ -198,7 +202,7 @@ SECTION_REFUSALS = [
     (PGPO_GROUP, "perception.pgpo.threshold=null", "perception.pgpo.threshold", "None", NUMBER),
     (PGPO_GROUP, "perception.pgpo.conserve_mass=maybe", "perception.pgpo.conserve_mass", "maybe", "of type bool"),
     (PGPO_GROUP, "perception.seed=1.5", "perception.seed", "1.5", "write a value of type int"),
-    (PGPO_GROUP, "perception.pgpo=5", "perception.pgpo", "5", "write its keys instead: threshold, boost"),
+    (PGPO_GROUP, "perception.pgpo=5", "perception.pgpo", "5", "write its keys instead: divergence, view, threshold"),
     (PGPO_GROUP, "perception.ablation=blank", "perception.ablation", "blank", "keys instead: kind, probability"),
     (PGPO_GROUP, "perception.pgpo.threshold=1.1", "perception.pgpo.threshold", "1.1", "between 0 and 1"),
     (PGPO_GROUP, "perception.pgpo.threshold=-0.1", "perception.pgpo.threshold", "-0.1", "between 0 and 1"),
@@ -217,6 +221,7 @@ SECTION_REFUSALS = [
     (PAPO_GROUP, "perception.papo.top_fraction=0", "perception.papo.top_fraction", "0", "between 1e-06 and 1"),
     (PAPO_GROUP, "perception.papo.entropy_coef=-1", "perception.papo.entropy_coef", "-1", "between 0 and 1e+06"),
     (PGPO_GROUP, "perception.pgpo.threshold_mode=rank", "perception.pgpo.threshold_mode", "rank", "absolute, quantile"),
+    (PGPO_GROUP, "perception.pgpo.divergence=k2", "perception.pgpo.divergence", "k2", "k3, kl, jsd"),
     (PAPO_GROUP, "perception.papo.schedule=cosine", "perception.papo.schedule", "cosine", "fixed, annealing"),
     (PGPO_GROUP, "perception.ablation.level=1.5", "perception.ablation.level", "1.5", "between 0 and 1"),
     (PGPO_GROUP, "perception.ablation.sigma=0", "perception.ablation.sigma", "0", "between 1e-06 and 1e+06"),
@@ -330,44 +335,81 @@ def test_what_only_the_ablated_pass_forbids_is_allowed_without_it():
     validate(configuration(PAPO_GROUP, "perception.papo.coef=0", bypass))
 
 
+@pytest.mark.parametrize("group", ["pgpo", "pepo_g"])
+def test_sampled_and_hidden_state_signals_need_no_logits(group):
+    validate(configuration(f"+perception={group}", f"{FUSED}=True"))
+
+
+def test_fused_kernels_and_split_sequences():
+    validate(configuration(PGPO_GROUP, f"{SPLIT}=2"))
+    full = "perception.pgpo.divergence=jsd"
+    says(refusal(PGPO_GROUP, full, f"{FUSED}=True"), FUSED, "True", "visual_jsd", "write False")
+    says(refusal(PGPO_GROUP, full, f"{SPLIT}=2"), SPLIT, "2", "visual_jsd", "write 1")
+    says(refusal("+perception=vgpo", f"{SPLIT}=2"), SPLIT, "2", "visual_similarity_cosine_last_prototype", "write 1")
+
+
+# Views
+
+
+def test_views():
+    masked = ["+perception.views.masked.kind=random_patch", "+perception.views.masked.probability=0.1"]
+    config = configuration(PGPO_GROUP, *masked, "perception.pgpo.view=masked")
+    validate(config)
+    perception = parse(config.perception)
+    assert perception.views == {"ablated": AblationSpec(), "masked": AblationSpec("random_patch", probability=0.1)}
+    assert perception.signals == {AblatedLogProb("masked")}
+
+
+VIEW_REFUSALS = [
+    (["perception.pgpo.view=masked"], "perception.views", "['ablated']", "add +perception.views.masked.kind=..."),
+    (["+perception.views.x.kind=blur"], "perception.views.x.kind", "blur", "write one of drop_vision"),
+    (["+perception.views.x.knd=blank"], "perception.views.x.knd", "blank", "did you mean 'kind'?"),
+    (["perception.views=blank"], "perception.views", "blank", "write views.<name>.kind=..."),
+    (["+perception.views.clean.kind=blank"], "perception.views.clean", "{'kind': 'blank'}", "the name is taken"),
+    (["+perception.views.ablated.kind=blank"], "perception.views.ablated", "{'kind': 'blank'}", "perception.ablation"),
+    (
+        ["perception.ablation.kind=random_patch", "perception.ablation.probability=0"],
+        "perception.ablation",
+        "random_patch",
+        "leaves the image as it is",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value", "remedy"), VIEW_REFUSALS, ids=[case[0][0] for case in VIEW_REFUSALS]
+)
+def test_a_view_that_does_not_fit(overrides, key, value, remedy):
+    says(refusal(PGPO_GROUP, *overrides), key, value, remedy)
+
+
+def test_groups_are_needed_to_compare_rewards_within_them():
+    on = "perception.zero_equal_reward_groups=True"
+    validate(configuration(PGPO_GROUP, on))
+    error = refusal(PGPO_GROUP, on, "perception.base_estimator=gae")
+    says(error, "perception.zero_equal_reward_groups", "True", "not relative to the group", "write False")
+
+
 # Methods of other packages
 
 
 @pytest.fixture
-def needs_full_kl():
+def needs_hearing():
     """A method of another package, registered while the test runs."""
 
     @register_method
     @dataclasses.dataclass(frozen=True)
-    class NeedsFullKL(Method):
-        name = "needs_full_kl"
+    class NeedsHearing(Method):
+        name = "needs_hearing"
 
         def signals(self):
-            return frozenset({"full_kl"})
+            return frozenset({"loudness"})
 
-    yield NeedsFullKL
-    del registry._METHODS["needs_full_kl"]
-
-
-def foreign(*overrides):
-    return configuration(PGPO_GROUP, "~perception.pgpo", "perception.methods=[needs_full_kl]", *overrides)
+    yield NeedsHearing
+    del registry._METHODS["needs_hearing"]
 
 
-@pytest.mark.usefixtures("needs_full_kl")
+@pytest.mark.usefixtures("needs_hearing")
 def test_a_signal_that_nothing_measures():
-    with pytest.raises(ConfigurationError) as caught:
-        validate(foreign())
-    says(caught.value, "perception.methods", "['full_kl']", "needs_full_kl needs", "ablated_log_prob")
-
-
-def test_fused_kernels_and_a_signal_from_logits(needs_full_kl, monkeypatch):
-    monkeypatch.setattr(perception_config, "SIGNALS", SIGNALS | {"full_kl"})
-    monkeypatch.setattr(validation, "LOGITS_SIGNALS", frozenset({"full_kl"}))
-    key = "actor_rollout_ref.model.use_fused_kernels"
-    with pytest.raises(ConfigurationError) as caught:
-        validate(foreign(f"{key}=True"))
-    says(caught.value, key, "True", "full_kl", "write False")
-    config = foreign(f"{key}=False")
-    validate(config)
-    assert parse(config.perception).methods == (needs_full_kl(),)
-    validate(configuration(PGPO_GROUP, f"{key}=True"))
+    error = refusal(PGPO_GROUP, "~perception.pgpo", "perception.methods=[needs_hearing]")
+    says(error, "perception.methods", "['loudness']", "needs_hearing needs", "AblatedLogProb")
