@@ -7,6 +7,7 @@ Every function takes `valid` (B, T) bool and ignores whatever stands outside it,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,10 +50,30 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} is {value!r}; it must be in [{low:g}, {high:g}]")
 
 
+def check_non_negative(name: str, value: float) -> None:
+    """Require 0 <= value < inf.
+
+    Raises:
+        ValueError: it is not, or is NaN.
+    """
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be finite and >= 0")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Require `value` to be one of `choices`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {tuple(choices)}")
+
+
 def prepared(values: Tensor, valid: Tensor) -> Tensor:
     """Detached, float32 or better, 0 outside the mask."""
     values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-    return torch.where(valid, values, values.new_zeros(()))
+    return torch.where(valid, values, 0.0)
 
 
 def row_count(valid: Tensor) -> Tensor:
@@ -66,31 +87,57 @@ def row_mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def row_range(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1) smallest and largest of `prepared` values; both 0 for an empty row."""
-    # Adding a large number outside the mask is several times faster than selecting, and exact inside it.
-    outside = (~valid).to(values.dtype) * torch.finfo(values.dtype).max / 4
-    some = valid.any(dim=-1, keepdim=True)
-    low, high = (values + outside).amin(-1, keepdim=True), (values - outside).amax(-1, keepdim=True)
-    return low * some, high * some
+    """(B, 1) smallest and largest valid value; both 0 for an empty row."""
+    if values.shape[-1] == 0:
+        return values.new_zeros(values.shape[0], 1), values.new_zeros(values.shape[0], 1)
+    some = row_count(valid) > 0
+    low = torch.where(valid, values, math.inf).amin(dim=-1, keepdim=True)
+    high = torch.where(valid, values, -math.inf).amax(dim=-1, keepdim=True)
+    return torch.where(some, low, 0.0), torch.where(some, high, 0.0)
+
+
+def order_statistics(values: Tensor, valid: Tensor, index: Tensor, fraction: float) -> Tensor:
+    """(B, K) the valid values of each row at the positions `index` of their ascending order.
+
+    Meaningless where a row has no such position.
+
+    Args:
+        values: (B, T) floating point.
+        valid: (B, T) bool.
+        index: (B, K) long; each within 2 of `fraction` times the row's number of valid tokens.
+        fraction: in [0, 1]; it bounds the work without reading `index` back from the device.
+    """
+    columns = values.shape[-1]
+    if fraction <= 0.5:
+        return -_descending(-values, valid, index, math.floor(columns * fraction) + 3)
+    return _descending(values, valid, row_count(valid) - 1 - index, math.floor(columns * (1.0 - fraction)) + 3)
 
 
 def kth_largest(values: Tensor, valid: Tensor, k: Tensor, most: int) -> Tensor:
     """(B, 1) the k-th largest valid value of each row; meaningless where k is 0 or exceeds the valid tokens.
 
     Args:
-        values: (B, T) prepared.
+        values: (B, T) floating point.
         valid: (B, T) bool.
         k: (B, 1) long, at most `most`.
         most: bound known without reading `k` back from the device.
     """
-    most = max(1, min(most, values.shape[-1]))
-    top = torch.where(valid, values, values.new_full((), -math.inf)).topk(most, dim=-1).values
-    return top.gather(-1, (k - 1).clamp(0, most - 1))
+    return _descending(values, valid, k - 1, most)
 
 
 def largest(values: Tensor, valid: Tensor, k: Tensor, most: int) -> Tensor:
     """(B, T) bool: the k largest valid values of each row, exactly k, the earlier token first among equals."""
     threshold = kth_largest(values, valid, k, most)
     above, equal = valid & (values > threshold), valid & (values == threshold)
-    room = k - above.sum(dim=-1, keepdim=True)
+    # 32-bit, like the positions compared with it: mixed integer types cost a conversion of all tokens.
+    room = (k - row_count(above)).int()
     return (above | (equal & (equal.cumsum(dim=-1, dtype=torch.int32) <= room))) & (k > 0)
+
+
+def _descending(values: Tensor, valid: Tensor, index: Tensor, most: int) -> Tensor:
+    """(B, K) the valid values at positions `index` < `most` of the descending order."""
+    most = min(most, values.shape[-1])
+    if most == 0:
+        return values.new_zeros(index.shape)
+    top = torch.where(valid, values, -math.inf).topk(most, dim=-1).values
+    return top.gather(-1, index.clamp(0, most - 1))
