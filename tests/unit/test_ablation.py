@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Properties of the image ablations."""
+"""Random patches turn black: in pictures, and in the rows that a processor makes of them."""
 
-from importlib import import_module
+import itertools
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import tiny
+from support.patches import MEAN, STD, rows, seeded
 
 from verl_ext.ablation import random_patch, random_patch_rows
-
-MEAN, STD = (0.48, 0.45, 0.40), (0.27, 0.26, 0.28)
 
 
 def picture(height, width, seed=0):
@@ -93,37 +93,38 @@ def test_random_patch_rejects_other_types(arguments, message):
         random_patch(**({"image": picture(4, 4), "generator": np.random.default_rng(0)} | arguments))
 
 
-def seeded(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def rows(grid, width=3 * 2 * 4, dtype=torch.float32):
-    return torch.rand(int(grid.prod(-1).sum()), width, generator=torch.Generator().manual_seed(0)).to(dtype) + 5.0
-
-
-def masked(pixel_values, grid, generators, probability=0.6):
+def masked(pixel_values, grid, generators, probability=0.6, merge_size=1):
     return random_patch_rows(
-        pixel_values, grid, mean=MEAN, std=STD, merge_size=1, probability=probability, generators=generators
+        pixel_values, grid, mean=MEAN, std=STD, merge_size=merge_size, probability=probability, generators=generators
     )
 
 
-GRIDS = st.lists(st.tuples(st.just(1), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4)
+def reference_places(t, h, w, merge_size):
+    """For each processor row, the place of its patch line by line."""
+    ranges = (range(t), range(h // merge_size), range(w // merge_size), range(merge_size), range(merge_size))
+    return [
+        (frame * h + block_y * merge_size + y) * w + block_x * merge_size + x
+        for frame, block_y, block_x, y, x in itertools.product(*ranges)
+    ]
+
+
+GRIDS = st.lists(st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4)
 
 
 @settings(max_examples=40, deadline=None)
-@given(GRIDS, st.sampled_from([0.0, 0.4, 1.0]))
-def test_rows_are_black_exactly_where_drawn(shapes, probability):
-    grid = torch.tensor(shapes)
+@given(GRIDS, st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
+def test_rows_are_black_exactly_where_drawn(shapes, probability, merge_size):
+    grid = torch.tensor(shapes) * torch.tensor([1, merge_size, merge_size])
     pixel_values = rows(grid)
-    result = masked(pixel_values, grid, seeded(*range(len(shapes))), probability)
-    counts = grid.prod(-1).tolist()
-    draws = [
-        torch.rand(n, generator=g, dtype=torch.float64)
-        for n, g in zip(counts, seeded(*range(len(counts))), strict=True)
-    ]
-    for row, draw in enumerate(torch.cat(draws).tolist()):
+    result = masked(pixel_values, grid, seeded(*range(len(shapes))), probability, merge_size)
+    draws = []
+    for shape, generator in zip(grid.tolist(), seeded(*range(len(shapes))), strict=True):
+        line_by_line = torch.rand(int(np.prod(shape)), generator=generator, dtype=torch.float64).tolist()
+        draws += [line_by_line[place] for place in reference_places(*shape, merge_size)]
+    black = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)])
+    assert len(draws) == len(result)
+    for row, draw in enumerate(draws):
         if draw < probability:
-            black = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)])
             torch.testing.assert_close(result[row].view(3, -1), black[:, None].expand(3, 8))
         else:
             assert torch.equal(result[row], pixel_values[row])
@@ -179,6 +180,10 @@ def test_no_images_no_rows():
         ({"mean": (0.5,) * 5, "std": (0.5,) * 5}, "24 columns"),
         ({"std": (0.2, 0.0, 0.2)}, r"std is \(0\.2, 0\.0, 0\.2\)"),
         ({"probability": -0.1}, r"probability is -0\.1"),
+        ({"merge_size": 0}, "merge_size is 0"),
+        ({"merge_size": 2.0}, r"merge_size is 2\.0"),
+        ({"merge_size": 3}, r"image_grid_thw\[0\] is 4 x 4 patches; merge_size 3"),
+        ({"image_grid_thw": torch.tensor([[1, 1, 16]])}, r"image_grid_thw\[0\] is 1 x 16 patches; merge_size 2"),
     ],
 )
 def test_random_patch_rows_rejects_bad_arguments(arguments, message):
@@ -194,34 +199,53 @@ def test_random_patch_rows_rejects_bad_arguments(arguments, message):
         random_patch_rows(**(good | arguments))
 
 
-def pixel_corner(row, grid_width, merge=2, patch=14):
-    """Top-left pixel of a processor row: merge blocks line by line, then the patches inside a block."""
-    block, inside = divmod(row, merge * merge)
-    block_y, block_x = divmod(block, grid_width // merge)
-    return (block_y * merge + inside // merge) * patch, (block_x * merge + inside % merge) * patch
+class TorchDraws(np.random.RandomState):
+    """Gives `random_patch` the numbers of a torch generator."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def random(self, size):
+        return torch.rand(size, generator=self.generator, dtype=torch.float64).numpy()
 
 
-def test_rows_of_the_real_processor_are_squares_of_the_resized_image():
-    processor = import_module("transformers").Qwen2VLImageProcessor()
-    images = [picture(84, 112, seed=1), picture(140, 56, seed=2)]
-    processed = processor([Image.fromarray(image) for image in images], return_tensors="pt")
-    grid = processed["image_grid_thw"]
-    assert grid.tolist() == [[1, 6, 8], [1, 10, 4]], "sizes must be such that the processor does not resize"
+def processed(images, **options):
+    output = tiny.processor().image_processor(images=images, return_tensors="pt", **options)
+    return output["pixel_values"], output["image_grid_thw"]
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ([(84, 84)], {}),
+        ([(252, 28)], {}),
+        ([(28, 252), (84, 84), (252, 28)], {}),
+        ([(112, 56), (84, 140), (28, 28), (140, 112)], {"size": {"shortest_edge": 1, "longest_edge": 10**6}}),
+    ],
+    ids=["square", "wide", "three", "four"],
+)
+def test_rows_of_a_picture_are_masked_as_the_picture(sizes, options, probability):
+    """Equal draws black out the same places before and after the processor, when it does not resize."""
+    images = [Image.fromarray(picture(height, width, seed)) for seed, (width, height) in enumerate(sizes)]
+    pixel_values, grid = processed(images, **options)
+    assert [(w * 14, h * 14) for _, h, w in grid.tolist()] == sizes, "these sizes must need no resize"
+    image_processor = tiny.processor().image_processor
     result = random_patch_rows(
-        processed["pixel_values"],
+        pixel_values,
         grid,
-        mean=processor.image_mean,
-        std=processor.image_std,
-        merge_size=1,
-        probability=0.5,
-        generators=seeded(5, 6),
+        mean=image_processor.image_mean,
+        std=image_processor.image_std,
+        merge_size=image_processor.merge_size,
+        probability=probability,
+        generators=seeded(*range(len(sizes))),
     )
-
-    for image, (_, height, width), generator in zip(images, grid.tolist(), seeded(5, 6), strict=True):
-        draws = torch.rand(height * width, generator=generator, dtype=torch.float64)
-        for row in (draws < 0.5).nonzero().flatten().tolist():
-            top, left = pixel_corner(row, width)
-            image[top : top + 14, left : left + 14] = 0
-    expected = processor([Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0.0)
-    assert 0.2 < (result != processed["pixel_values"]).any(-1).float().mean() < 0.8
+    blackened = [
+        random_patch(image, patch_size=14, probability=probability, generator=TorchDraws(seed))
+        for seed, image in enumerate(images)
+    ]
+    expected, _ = processed(blackened, **options)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0.0)
+    share = (result != pixel_values).any(-1).float().mean().item()
+    assert share == pytest.approx(probability, abs=0.25)

@@ -85,6 +85,27 @@ def test_a_bad_row_is_named(build, tmp_path, bad, reason):
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_video_is_refused_before_training(build, tmp_path, filtered):
+    bad = row(77, content="<image><video>what happens?", image=png()) | {"videos": [{"video": "gone.mp4"}]}
+    with pytest.raises(DataError) as caught:
+        build([row(76, image=png()) | {"videos": []}, bad], filter_overlong_prompts=filtered)
+    name = f"row 1 of ['{tmp_path / 'train.parquet'}'] (extra_info.index 77): "
+    assert str(caught.value) == f"{name}it has a video; perception methods work on images only so far"
+
+
+@pytest.mark.parametrize("videos", [[], None])
+def test_an_empty_video_column_is_no_video(build, videos):
+    data = build([row(76, image=png()) | {"videos": videos}], filter_overlong_prompts=False)
+    assert data[0]["index"] == 76
+
+
+def test_a_video_inside_structured_content_is_refused(build):
+    bad = row(77) | {"prompt": [{"role": "user", "content": [{"type": "video", "video": "gone.mp4"}]}]}
+    with pytest.raises(DataError, match=r"row 0 of .* \(extra_info\.index 77\): it has a video"):
+        build([bad], filter_overlong_prompts=False)[0]
+
+
 def test_rows_that_the_filter_leaves_out_are_counted(build, tmp_path, caplog):
     long = "what color is the shape? " * 60
     rows = [row(0, image=png()), row(1, content=long), row(2, image=png()[:100]), row(3, image=png(1))]

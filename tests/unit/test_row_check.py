@@ -79,7 +79,9 @@ def test_structured_content_is_not_counted():
 
 
 def test_video():
-    refuse("it has a video", [], "<video>", videos=["a.mp4"])
+    message = "it has a video; perception methods work on images only so far"
+    refuse(message, [], "<video>", videos=["a.mp4"])
+    refuse(message, [], [{"type": "text", "text": "what is it?"}, {"type": "video", "video": "a.mp4"}])
 
 
 def test_missing_file(tmp_path):

@@ -17,6 +17,8 @@ SOURCES = ("bytes", "image", "image_url")
 """Keys of an image's dict, in the order in which verl looks for them."""
 REMOTE = ("http://", "https://", "data:image")
 """Images that are not looked into."""
+IMAGES_ONLY = "perception methods work on images only so far"
+"""Why a row with a video is refused."""
 
 
 def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any], *, name: str) -> None:
@@ -25,19 +27,24 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
     Args:
         messages: chat messages; text content marks each image by `<image>`.
         images: what verl accepts: dicts with `bytes`, `image` or `image_url`, paths, URLs, or PIL images.
-        videos: must be empty.
+        videos: must be empty; so must be video parts of structured content.
         name: how to call the row in an error.
 
     Raises:
         DataError: the number of placeholders and images differ, an image is missing or unreadable, or there is a video.
     """
-    if videos:
-        raise DataError(f"{name}: it has a video; perception methods handle images only")
+    if videos or _has_video_part(messages):
+        raise DataError(f"{name}: it has a video; {IMAGES_ONLY}")
     marked = sum(message["content"].count(PLACEHOLDER) for message in messages if isinstance(message["content"], str))
     if all(isinstance(message["content"], str) for message in messages) and marked != len(images):
         raise DataError(f"{name}: the prompt marks {marked} images with {PLACEHOLDER} but the row holds {len(images)}")
     for position, image in enumerate(images):
         _check_image(image, f"{name}: image {position}")
+
+
+def _has_video_part(messages: Sequence[dict[str, Any]]) -> bool:
+    structured = (message["content"] for message in messages if isinstance(message["content"], list | tuple))
+    return any(isinstance(part, dict) and part.get("type") == "video" for content in structured for part in content)
 
 
 def _check_image(image: Any, name: str) -> None:

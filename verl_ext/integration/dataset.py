@@ -8,7 +8,8 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from verl_ext.data.row_check import check_row
+from verl_ext.data.row_check import IMAGES_ONLY, check_row
+from verl_ext.errors import DataError
 from verl_ext.logs import get_logger
 
 logger = get_logger(__name__)
@@ -33,7 +34,12 @@ class CheckedRLHFDataset(RLHFDataset):
         return super().__getitem__(item)
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset = None) -> datasets.Dataset:
-        """verl's filter, saying at WARNING how many rows it left out (it also leaves out rows that it cannot read)."""
+        """verl's filter, saying at WARNING how many rows it left out (it also leaves out rows that it cannot read).
+
+        Raises:
+            DataError: a row has a video; names the row as it is numbered before the filter.
+        """
+        self._refuse_videos(dataframe)
         kept = super().maybe_filter_out_long_prompts(dataframe)
         dropped = len(dataframe) - len(kept)
         if dropped:
@@ -46,6 +52,14 @@ class CheckedRLHFDataset(RLHFDataset):
                 self.max_prompt_length,
             )
         return kept
+
+    def _refuse_videos(self, dataframe: datasets.Dataset) -> None:
+        """Before the filter, which may leave out a row because it cannot read its video."""
+        if self.video_key not in dataframe.column_names:
+            return
+        for item, row in enumerate(dataframe.select_columns(self.video_key)):
+            if row[self.video_key]:
+                raise DataError(f"{self._row_name(item, dataframe[item])}: it has a video; {IMAGES_ONLY}")
 
     def _row_name(self, item: int, row: dict[str, Any]) -> str:
         index = (row.get("extra_info") or {}).get("index")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tensordict import TensorDict
 
+from verl_ext.data.row_check import IMAGES_ONLY
 from verl_ext.errors import DataError
 from verl_ext.integration.ablated_batch import Inputs, ModelFacts, has_image, row_inputs
 
@@ -14,9 +17,10 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
     """Compare the placeholders in each row with the features that will replace them.
 
     Raises:
-        DataError: a row's counts differ, or a response has images (a tool returned one); names the row's uid and data
-            index, and the counts.
+        DataError: a row has a video, its counts differ, or a response has images (a tool returned one); names the row's
+            uid and data index, and the counts.
     """
+    _refuse_videos(data, model)
     prompts, responses = (count_vision_tokens(data[name], model) for name in ("prompts", "responses"))
     for row, inputs in enumerate(row_inputs(data)):
         if responses[row]:
@@ -35,13 +39,32 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
 
 def count_vision_tokens(sequences: torch.Tensor, model: ModelFacts) -> list[int]:
     """How many vision placeholders each of the (B, j) jagged sequences has."""
-    ids = torch.tensor(model.vision_token_ids)
+    return _count(sequences, model.vision_token_ids)
+
+
+def _refuse_videos(data: TensorDict, model: ModelFacts) -> None:
+    video_ids = () if model.video_token_id is None else (model.video_token_id,)
+    prompts, responses = (_count(data[name], video_ids) for name in ("prompts", "responses"))
+    for row, inputs in enumerate(row_inputs(data)):
+        tokens, features = prompts[row] + responses[row], _has_video_features(inputs)
+        if tokens or features:
+            raise DataError(
+                f"{_row_name(data, row)}: it has a video ({tokens} video tokens, {'with' if features else 'without'} "
+                f"features); {IMAGES_ONLY}"
+            )
+
+
+def _count(sequences: torch.Tensor, token_ids: Sequence[int]) -> list[int]:
+    ids = torch.tensor(token_ids, dtype=torch.long)
     return [int(torch.isin(sequence.cpu(), ids).sum()) for sequence in sequences.unbind()]
 
 
+def _has_video_features(inputs: Inputs) -> bool:
+    return any(inputs.get(key) is not None and len(inputs[key]) for key in ("pixel_values_videos", "video_grid_thw"))
+
+
 def _feature_count(inputs: Inputs, merge_size: int) -> int:
-    grids = [inputs.get("image_grid_thw") if has_image(inputs) else None, inputs.get("video_grid_thw")]
-    return sum(int(grid.prod(dim=-1).sum()) // merge_size**2 for grid in grids if grid is not None)
+    return int(inputs["image_grid_thw"].prod(dim=-1).sum()) // merge_size**2 if has_image(inputs) else 0
 
 
 def _row_name(data: TensorDict, row: int) -> str:
