@@ -52,7 +52,12 @@ SYMBOLS = [
         f"{TRAINER}._compute_old_log_prob",
         MIXIN,
         overridden=words("self batch metrics"),
-        source=("old_log_probs", '"temperature"', '"calculate_entropy"', "self.actor_rollout_wg.compute_log_prob"),
+        source=(
+            '"calculate_entropy": True',
+            '"temperature"',
+            "self.actor_rollout_wg.compute_log_prob(batch)",
+            'fields=data.select("old_log_probs", "entropy")',
+        ),
     ),
     Symbol(
         f"{TRAINER}._compute_advantage",
@@ -108,12 +113,27 @@ SYMBOLS = [
     Symbol("verl.utils.profiler:DistProfiler.annotate", WORKER, called=words("color= role=")),
     Symbol(
         "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.forward_step",
-        "integration/ablated_pass.py",
+        "integration/forward_step.py",
         overridden=words("self micro_batch loss_function forward_only"),
+        source=('"model_output": detach_tree(model_output)',),
+    ),
+    Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.prepare_model_inputs",
+        "integration/token_layout.py",
+        source=(
+            'key="use_remove_padding", default=True',
+            'micro_batch["temperature"]',
+            "torch.nested.to_padded_tensor(",
+        ),
+    ),
+    Symbol(
+        "verl.workers.engine.utils:postprocess_batch_func",
+        "integration/clean_pass.py",
+        source=('for key, val in o["model_output"].items()', "restore_dynamic_batch(model_output[key], indices)"),
     ),
     Symbol(
         "verl.workers.engine.fsdp.transformer_impl:FSDPEngine.forward_backward_batch",
-        "integration/ablated_pass.py",
+        "integration/forward_step.py",
         source=("self.forward_step(",),
     ),
     Symbol(
@@ -122,11 +142,14 @@ SYMBOLS = [
         called=words("path= hf_config= processor="),
     ),
     # Batches
-    Symbol(f"{PADDING}response_from_nested", "integration/ablated_pass.py", called=words("tensor response_mask")),
+    Symbol(f"{PADDING}response_from_nested", WORKER, called=words("tensor response_mask")),
     Symbol(f"{PADDING}response_to_nested", "integration/batch.py", called=words("tensor response_mask")),
     Symbol(f"{PADDING}no_padding_2_padding", "integration/loss.py", called=words("tensor data")),
     Symbol(f"{TENSORDICT}assign_non_tensor_stack", "integration/ablated_batch.py", called=words("batch key values")),
     Symbol(f"{TENSORDICT}maybe_fix_3d_position_ids", "integration/ablated_batch.py", called=("data",)),
+    Symbol(f"{TENSORDICT}assign_non_tensor", "integration/clean_pass.py", called=("batch", "calculate_entropy=")),
+    Symbol(f"{TENSORDICT}get_non_tensor_data", "integration/token_layout.py", called=words("data= key= default=")),
+    Symbol("verl.utils.device:get_device_id", "integration/token_layout.py", called=()),
     Symbol(f"{TENSORDICT}get", WORKER, called=words("data key"), defaults={"default": None}),
     # Loss
     Symbol(
@@ -236,6 +259,7 @@ VALIDATED_KEYS = words(
     trainer.default_local_dir algorithm.adv_estimator algorithm.rollout_correction.bypass_mode
     actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
     actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels
+    actor_rollout_ref.actor.ulysses_sequence_parallel_size
     data.image_key data.max_prompt_length data.filter_overlong_prompts data.custom_cls.path data.custom_cls.name
     """
 )
