@@ -8,6 +8,7 @@ from support.configuration import configuration
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_ext.integration.config import parse
+from verl_ext.integration.plan import plan
 from verl_ext.integration.trainers import PerceptionTrainerSync
 from verl_ext.methods import pgpo
 from verl_ext.signals import sampled_k3
@@ -27,9 +28,11 @@ def trainer(cls, *overrides):
     made = object.__new__(cls)
     made.config = config
     made.global_steps = 3
+    made.total_training_steps = 5
     made._warned_without_images = False
     if "perception" in config:
         made.perception = parse(config.perception)
+        made.plan = plan(made.perception.signals)
     return made
 
 
@@ -44,6 +47,10 @@ def computed(maker, rows, padding=0):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def close(a, b):
+    return a.keys() == b.keys() and all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
 
 
 def ours(metrics):
@@ -79,14 +86,115 @@ def test_pgpo_multiplies_by_its_weights(vanilla):
         torch.testing.assert_close(weighted[key], advantage * weight)
 
 
-@pytest.mark.parametrize("estimator", ["rloo", "reinforce_plus_plus"])
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce_plus_plus", "gae"])
 def test_any_base_estimator_of_verl_can_be_weighted(estimator):
-    rows = queue.recorded_rows(LENGTHS, images=False)
+    rows = queue.recorded_rows(LENGTHS, fields=["values"])
+    base = advantages_of("pgpo", f"perception.base_estimator={estimator}", rows=rows, images=False)
     expected, _ = computed(trainer(PPOTrainerSync, f"algorithm.adv_estimator={estimator}"), rows)
-    weighted, _ = computed(
-        trainer(PerceptionTrainerSync, "+perception=pgpo", f"perception.base_estimator={estimator}"), rows
+    assert same(base, expected)
+    weighted = advantages_of("pgpo", f"perception.base_estimator={estimator}", rows=rows)
+    grpo = advantages_of("pgpo", rows=rows)
+    for key, row in zip(expected, rows, strict=True):
+        dependency = sampled_k3(row["old_log_probs"], row["ablated_log_prob"])[None]
+        weight = pgpo.token_weights(dependency, torch.ones_like(dependency))[0]
+        torch.testing.assert_close(weighted[key], expected[key] * weight)
+    assert estimator == "grpo" or not same(weighted, grpo)
+
+
+# Every method: signals, weights, and the setting that leaves verl's advantages alone.
+EVERY = {
+    "papo_g": ["perception.papo.coef=0"],
+    "pgpo": ["perception.pgpo.threshold=0", "perception.pgpo.boost=0"],
+    "pepo_g": ["perception.pepo.strength=0"],
+    "vgpo": ["perception.vgpo.token_reweighting=False", "perception.vgpo.trajectory_reweighting=False"],
+    "vppo": ["perception.vppo.top_fraction=1", "perception.vppo.floor=1"],
+    "tor": [f"perception.tor.{part}_weight=1" for part in ("reasoning", "perception", "other")],
+    "vepo": ["perception.vepo.top_fraction=1"],
+    "dvrp": ["perception.dvrp.necessity_coef=0", "perception.dvrp.robustness_coef=0"],
+}
+WEIGHTING = ["pgpo", "pepo_g", "vgpo", "vppo", "tor", "vepo"]
+
+
+def advantages_of(group, *overrides, rows=None, images=True, **put):
+    """{key: advantages} of a method over recorded rows, with random values for every signal that it wants."""
+    made = trainer(PerceptionTrainerSync, f"+perception={group}", *overrides)
+    if rows is None:
+        fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
+        rows = queue.recorded_rows(LENGTHS, images=images, fields=fields)
+    rows = [{**row, "has_image": torch.tensor(images)} for row in rows]
+    return computed(made, rows, **put)[0]
+
+
+@pytest.mark.parametrize("group", EVERY)
+def test_a_neutral_setting_is_grpo(vanilla, group):
+    rows = queue.recorded_rows(LENGTHS)
+    assert same(advantages_of(group, *EVERY[group], rows=rows), computed(vanilla, rows)[0])
+
+
+@pytest.mark.parametrize("group", EVERY)
+def test_without_images_every_method_is_grpo(vanilla, group):
+    expected, _ = computed(vanilla, queue.recorded_rows(LENGTHS))
+    assert same(advantages_of(group, images=False), expected)
+
+
+@pytest.mark.parametrize("group", WEIGHTING)
+def test_every_weighting_method_changes_the_advantages(vanilla, group):
+    expected, _ = computed(vanilla, queue.recorded_rows(LENGTHS))
+    assert not same(advantages_of(group), expected)
+
+
+@pytest.mark.parametrize("group", WEIGHTING)
+def test_weights_of_the_first_and_last_step_differ_only_where_scheduled(group):
+    made = trainer(PerceptionTrainerSync, f"+perception={group}")
+    fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
+    rows = queue.recorded_rows(LENGTHS, fields=fields)
+    results = []
+    for step in (1, 5):
+        made.global_steps = step
+        results.append(computed(made, rows)[0])
+    assert same(*results) == (group != "pepo_g")
+
+
+@pytest.mark.parametrize("group", WEIGHTING)
+def test_order_and_padding_change_nothing_for_any_method(group):
+    made = trainer(PerceptionTrainerSync, f"+perception={group}")
+    fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
+    rows = queue.recorded_rows(LENGTHS, fields=fields)
+    expected, _ = computed(made, rows)
+    padded, _ = computed(made, rows, padding=3)
+    assert close({key: padded[key] for key in expected}, expected)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
+    shuffled, _ = computed(made, [rows[i] for i in order])
+    by_row = list(expected.values())
+    assert all(torch.allclose(v, by_row[i], atol=1e-6) for v, i in zip(shuffled.values(), order, strict=True))
+
+
+def test_vgpo_compares_the_responses_to_one_prompt_wherever_they_stand():
+    """The released code takes runs of adjacent rows for groups."""
+    made = trainer(PerceptionTrainerSync, "+perception=vgpo", "perception.vgpo.token_reweighting=False")
+    rows = queue.recorded_rows([6, 6, 6, 6], fields=["visual_similarity_cosine_last_prototype"])
+    expected = list(computed(made, rows)[0].values())
+    interleaved = list(computed(made, [rows[i] for i in (0, 2, 1, 3)])[0].values())
+    assert all(torch.allclose(a, expected[i]) for a, i in zip(interleaved, (0, 2, 1, 3), strict=True))
+    regrouped = [{**row, "uid": f"prompt{index % 2}"} for index, row in enumerate(rows)]
+    assert not all(torch.allclose(a, b) for a, b in zip(computed(made, regrouped)[0].values(), expected, strict=True))
+
+
+def test_groups_of_equal_rewards_can_be_given_no_advantage():
+    rows = queue.recorded_rows([3, 3, 3, 3, 3, 3, 3, 3, 2], per_prompt=8)
+    for row in rows[:8]:
+        row["rm_scores"] = torch.tensor([0.0, 0.0, 0.9])
+    rows[8]["rm_scores"] = torch.tensor([0.0, 1.0])
+    kept = advantages_of("papo_g", "perception.papo.coef=0", rows=rows)
+    # The rounding noise of the mean over 1e-6, and the whole reward of a response alone.
+    assert {round(values.abs().max().item(), 3) for values in kept.values()} == {0.056, 1.0}
+    zeroed = advantages_of("papo_g", "perception.zero_equal_reward_groups=True", rows=rows)
+    assert all((values == 0).all() for values in zeroed.values())
+    mixed = queue.recorded_rows(LENGTHS, per_prompt=8)
+    assert same(
+        advantages_of("papo_g", "perception.zero_equal_reward_groups=True", rows=mixed),
+        advantages_of("papo_g", rows=mixed),
     )
-    assert same(weighted, expected)
 
 
 def test_row_order_and_padding_rows_change_nothing():

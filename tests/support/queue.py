@@ -26,9 +26,12 @@ def transfer_queue(config):
         ray.shutdown()
 
 
-def recorded_rows(lengths, *, per_prompt=2, images=True, seed=0):
-    """One dict of fields a response, as the agent loop and the log-prob passes leave them."""
-    generator = torch.Generator().manual_seed(seed)
+def recorded_rows(lengths, *, per_prompt=2, images=True, seed=0, fields=()):
+    """One dict of fields a response, as the agent loop and the log-prob passes leave them.
+
+    `fields` names further signals, which get random positive values.
+    """
+    generator, further = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1000))
     rows = []
     for index, length in enumerate(lengths):
         old = -torch.rand(length, generator=generator)
@@ -44,6 +47,7 @@ def recorded_rows(lengths, *, per_prompt=2, images=True, seed=0):
                 "old_log_probs": old,
                 "ablated_log_prob": old - noise,
                 "has_image": torch.tensor(images),
+                **{name: torch.rand(length, generator=further) for name in fields},
             }
         )
     return rows
@@ -53,9 +57,11 @@ def put(rows, *, padding=0):
     """Store `rows` and `padding` rows like verl's own, and return verl's handle of the batch."""
     keys = [f"{row['uid']}_{index}_0" for index, row in enumerate(rows)]
     # Garbage where verl leaves whatever its passes computed; only the mask and the rewards are sure to be zero.
-    garbage = {name: torch.full((1,), -7.0) for name in ("old_log_probs", "ablated_log_prob", "rollout_log_probs")}
     tensors = {name: value for name, value in rows[0].items() if torch.is_tensor(value) and value.ndim}
-    blank = {name: garbage.get(name, torch.zeros_like(value[:1])) for name, value in tensors.items()}
+    zero = ("response_mask", "rm_scores")
+    blank = {
+        name: torch.zeros_like(value[:1]) if name in zero else torch.full((1,), -7.0) for name, value in tensors.items()
+    }
     pads = [{"uid": "pad", "has_image": torch.tensor(False), **blank} for _ in range(padding)]
     pads = [{name: pad[name] for name in rows[0]} for pad in pads]
     tags = [{} for _ in rows] + [{"is_padding": True} for _ in pads]
