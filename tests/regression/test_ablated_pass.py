@@ -71,7 +71,12 @@ def test_the_split_into_micro_batches_changes_nothing(worker, rows, split):
 def test_two_ranks_give_what_one_gives(worker, rows, ablation, tmp_path):
     port = str(workers.free_port())
     command = [sys.executable, "-m", "support.two_ranks"]
-    environment = {**os.environ, "PYTHONPATH": str(tiny.ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tiny.ROOT / "tests"),
+        "OMP_NUM_THREADS": "1",
+        "TWO_RANKS_METHOD": "compute_ablated_log_prob",
+    }
     processes = [
         subprocess.Popen(
             [*command, str(rank), "2", port, str(tmp_path), *ABLATIONS[ablation], "trainer.n_gpus_per_node=2"],
@@ -84,7 +89,7 @@ def test_two_ranks_give_what_one_gives(worker, rows, ablation, tmp_path):
     ]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    both = [values for rank in range(2) for values in torch.load(tmp_path / f"rank{rank}.pt")]
+    both = [values for rank in range(2) for values in torch.load(tmp_path / f"rank{rank}.pt")["ablated_log_prob"]]
     assert close(both, ablated(worker, rows))
 
 
@@ -117,7 +122,7 @@ def test_only_small_fields_leave_the_worker(worker, rows):
     output = worker.compute_ablated_log_prob(batches.batch(rows, perception_step=3, **SETTINGS))
     tokens = sum(row.response_length for row in rows)
     sizes = {name: (value.values() if value.is_nested else value).nbytes for name, value in output.items()}
-    assert sizes == {"ablated_log_prob": 4 * tokens, "has_image": len(rows)}
+    assert sizes == {"ablated_log_prob": 4 * tokens}
 
 
 def test_packed_and_padded_engines_agree(rows, ablation, worker):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank of an actor group; run as `python -m support.two_ranks RANK WORLD PORT OUT OVERRIDE...`.
 
-Each rank computes its share of the recorded rows, as verl's dispatch would hand them out, and saves the result.
+Each rank computes its share of the recorded rows, as verl's dispatch would hand them out, and saves every jagged field
+of the result. The environment variable TWO_RANKS_METHOD names the worker's method.
 """
 
 import os
@@ -13,6 +14,8 @@ import torch
 
 from support import batches, tiny, workers
 
+SETTINGS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
+
 
 def main(rank, world, port, out, *overrides):
     rank, world = int(rank), int(world)
@@ -20,9 +23,10 @@ def main(rank, world, port, out, *overrides):
     worker = workers.build(*overrides)
     rows = batches.rows(tiny.model(torch.float32))
     share = rows[rank * len(rows) // world : (rank + 1) * len(rows) // world]
-    data = batches.batch(share, compute_loss=False, calculate_entropy=False, perception_step=3)
-    output = worker.compute_ablated_log_prob(data)
-    torch.save([t.clone() for t in output["ablated_log_prob"].unbind()], f"{out}/rank{rank}.pt")
+    output = getattr(worker, os.environ["TWO_RANKS_METHOD"])(batches.batch(share, **SETTINGS))
+    jagged = {name: value for name, value in output.items() if torch.is_tensor(value) and value.is_nested}
+    saved = {name: [row.clone() for row in value.unbind()] for name, value in jagged.items()}
+    torch.save(saved, f"{out}/rank{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

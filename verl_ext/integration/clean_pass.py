@@ -49,9 +49,8 @@ def measuring(
             step = with_similarity(step, engine.module, similarity, vision_token_ids)
         for entropy in plan.entropies:
             step = with_truncated_entropy(step, engine.module, entropy)
-        for view, signals in plan.paired.items():
-            step = with_view(step, own, engine.module, views[view], signals)
-        return step
+        paired = [(views[view], signals) for view, signals in plan.paired.items()]
+        return with_views(step, own, engine.module, paired) if paired else step
 
     return forward_step_replaced(engine, wrap) if plan.in_clean_pass else nullcontext()
 
@@ -94,43 +93,51 @@ def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: En
     return forward_step
 
 
-def with_view(
-    step: ForwardStep, own: ForwardStep, model: torch.nn.Module, view: AblatedView, signals: Sequence[Signal]
+def with_views(
+    step: ForwardStep,
+    own: ForwardStep,
+    model: torch.nn.Module,
+    views: Sequence[tuple[AblatedView, Sequence[Signal]]],
 ) -> ForwardStep:
-    """Also run `view` on the same micro-batch and compare both views' distributions over the whole vocabulary.
+    """Also run ablated views of the same micro-batch and compare each with the clean one over the whole vocabulary.
 
-    Between the two runs only the clean states that the head saw at response tokens are held; logits are made anew, a
-    part of the vocabulary at a time.
+    Between the runs only the clean states that the head saw at response tokens are held; logits are made anew, a part
+    of the vocabulary at a time.
 
     Args:
         step: runs and measures the clean view.
-        own: the engine's own forward step, for the ablated view.
+        own: the engine's own forward step, for the ablated views.
         model: the engine's model.
-        view: the ablated view.
-        signals: what to keep of the comparison.
+        views: the ablated views, each with what to keep of its comparison.
     """
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         clean: list[Tensor] = []
         with _head_inputs(model, _predictors(micro_batch), lambda _head, states: clean.append(states)):
             loss, output = step(micro_batch, *args, **kwargs)
-        ablated_batch = view.of(micro_batch)
-        tu.assign_non_tensor(ablated_batch, calculate_entropy=False)
-        compared: list[ViewComparison] = []
-
-        def compare(lm_head: torch.nn.Linear, states: Tensor) -> None:
-            temperature = _temperature(micro_batch)
-            compared.append(
-                view_divergences(clean.pop(), states, lm_head.weight, lm_head.bias, temperature=temperature)
-            )
-
-        with view.running(model), _head_inputs(model, _predictors(ablated_batch), compare):
-            _, ablated = own(ablated_batch, *args, **kwargs)
-        for signal in signals:
-            output["model_output"][signal.field] = _kept(signal, compared[0], ablated["model_output"], micro_batch)
+        for view, signals in views:
+            ablated_batch = view.of(micro_batch)
+            tu.assign_non_tensor(ablated_batch, calculate_entropy=False)
+            with view.running(model), _compared_with(model, clean[0], ablated_batch) as compared:
+                _, ablated = own(ablated_batch, *args, **kwargs)
+            for signal in signals:
+                output["model_output"][signal.field] = _kept(signal, compared[0], ablated["model_output"], micro_batch)
         return loss, output
 
     return forward_step
+
+
+@contextmanager
+def _compared_with(model: torch.nn.Module, clean: Tensor, ablated_batch: TensorDict) -> Iterator[list[ViewComparison]]:
+    """While open, a run of `ablated_batch` appends its comparison with the clean states (N, D) to the list."""
+    compared: list[ViewComparison] = []
+    temperature = _temperature(ablated_batch)
+
+    def compare(lm_head: torch.nn.Linear, states: Tensor) -> None:
+        compared.append(view_divergences(clean, states, lm_head.weight, lm_head.bias, temperature=temperature))
+
+    with _head_inputs(model, _predictors(ablated_batch), compare):
+        yield compared
 
 
 def _kept(signal: Signal, compared: ViewComparison, ablated: Mapping[str, Tensor], micro_batch: TensorDict) -> Tensor:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals measured in and beside verl's old-log-prob pass: right, whatever verl does with the batch."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from support import batches, tiny, workers
+from verl.utils import tensordict_utils as tu
+
+from verl_ext.signals import truncated_entropy, visual_similarity
+from verl_ext.signals.full_vocabulary import logits_divergences
+
+PASS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
+EVERYTHING = [
+    "+perception=pgpo",
+    "perception.methods=[pgpo,vppo,pepo,vgpo]",
+    "perception.pgpo.divergence=kl",
+    "+perception.vppo.divergence=jsd",
+    "+perception.vppo.view=noised",
+    "+perception.views.noised.kind=gaussian_noise",
+    "+perception.views.noised.sigma=0.5",
+]
+KL = ["+perception.pgpo.divergence=kl"]
+SIGNALS = {
+    "visual_similarity_cosine_all_pairwise_mean",
+    "visual_similarity_cosine_last_prototype",
+    "visual_kl",
+    "visual_jsd_noised",
+}
+# Another split pads to other lengths, which changes the order of floating-point sums.
+ATOL = 2e-5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    with workers.process_group():
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return batches.rows(tiny.model(torch.float32))
+
+
+def measured(worker, rows, **settings):
+    """{signal: values of each row} of one clean pass."""
+    output = worker.compute_log_prob(batches.batch(rows, **PASS, **settings))
+    names = set(output.keys()) - {"log_probs", "entropy", "has_image", "metrics"}
+    return {name: [values.clone() for values in output[name].unbind()] for name in names}
+
+
+def close(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.allclose(x, y, atol=ATOL, rtol=0) for name in a for x, y in zip(a[name], b[name], strict=True))
+
+
+@dataclass
+class Reference:
+    """One row by transformers' own model: no verl, no packing, no padding, no hooks.
+
+    `clean` and `blind` are logits at the positions that predict the response; in the blind run all attention to the
+    image is masked.
+    """
+
+    row: tiny.Row
+    hidden_states: tuple
+    clean: torch.Tensor
+    blind: torch.Tensor
+    image: torch.Tensor
+
+    def similarity(self, **how):
+        length = len(self.row.input_ids)
+        response = torch.arange(length - self.row.response_length, length)
+        return visual_similarity(self.hidden_states, self.image[None], response[None], **how)[0]
+
+
+@torch.no_grad()
+def refer(row, model):
+    given = {"input_ids": row.input_ids[None], "position_ids": row.position_ids[:, None], **row.inputs}
+    image = row.input_ids == model.config.image_token_id
+    length = len(image)
+    # An image token may attend to itself, since a row of the mask without any opening has no softmax.
+    blocked = (torch.ones(length, length).triu(1).bool() | image) & ~torch.eye(length, dtype=torch.bool)
+    mask = torch.zeros(1, 1, length, length).masked_fill(blocked, -torch.inf)
+    clean = model(**given, output_hidden_states=True, use_cache=False)
+    blind = model(**given, attention_mask=mask, use_cache=False)
+    logits = [output.logits[0, -row.response_length - 1 : -1] for output in (clean, blind)]
+    return Reference(row, clean.hidden_states, *logits, image)
+
+
+@pytest.fixture(scope="module")
+def references(rows):
+    """Before any worker is built: verl replaces parts of transformers for the whole process."""
+    model = tiny.model(torch.float32)
+    return [refer(row, model) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def worker(references):
+    return workers.build(*EVERYTHING)
+
+
+@pytest.fixture(scope="module")
+def expected(worker, rows):
+    return measured(worker, rows)
+
+
+def test_every_signal_is_there_once(expected, rows):
+    assert set(expected) == SIGNALS
+    for values in expected.values():
+        assert [len(row) for row in values] == [row.response_length for row in rows]
+
+
+def test_similarity_is_that_of_all_hidden_states(references, expected, worker):
+    layers = worker.actor.model_config.hf_config.text_config.num_hidden_layers
+    for index, reference in enumerate(references):
+        assert len(reference.hidden_states) == layers + 1
+        for name, how in {
+            "visual_similarity_cosine_all_pairwise_mean": {},
+            "visual_similarity_cosine_last_prototype": {"layers": "last", "pooling": "prototype"},
+        }.items():
+            wanted = reference.similarity(**how)
+            torch.testing.assert_close(expected[name][index], wanted, atol=1e-5, rtol=0)
+            assert wanted.std() > 1e-3
+
+
+def test_the_divergence_is_that_of_the_full_distributions(references, expected):
+    for index, reference in enumerate(references):
+        wanted = logits_divergences(reference.clean, reference.blind).kl
+        torch.testing.assert_close(expected["visual_kl"][index], wanted, atol=1e-4, rtol=1e-3)
+    assert max(values.max() for values in expected["visual_kl"]) > 0.01
+    assert all((values > 0).any() and (values <= 0.6931472).all() for values in expected["visual_jsd_noised"])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_entropies_and_divergences_are_those_of_the_tempered_logits(references, rows, temperature):
+    worker = workers.build("+perception=tor", "perception.tor.top_p=0.9", "perception.methods=[tor,pgpo]", *KL)
+    data = batches.batch(rows, **PASS)
+    tu.assign_non_tensor(data, temperature=temperature)
+    output = worker.compute_log_prob(data)
+    for index, reference in enumerate(references):
+        wanted = truncated_entropy(reference.clean / temperature, 0.9)
+        torch.testing.assert_close(output["entropy_top_p_0.9"][index], wanted, atol=1e-4, rtol=1e-3)
+        wanted = logits_divergences(reference.clean / temperature, reference.blind / temperature).kl
+        torch.testing.assert_close(output["visual_kl"][index], wanted, atol=1e-4, rtol=1e-3)
+
+
+def test_row_order_changes_nothing(worker, rows, expected):
+    order = [5, 2, 7, 0, 3, 6, 1, 4]
+    shuffled = measured(worker, [rows[i] for i in order])
+    assert close(shuffled, {name: [values[i] for i in order] for name, values in expected.items()})
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"micro_batch_size_per_gpu": 1},
+        {"micro_batch_size_per_gpu": 2},
+        {"micro_batch_size_per_gpu": 8},
+        {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160},
+    ],
+    ids=["1", "2", "8", "dynamic"],
+)
+def test_the_split_into_micro_batches_changes_nothing(worker, rows, expected, split):
+    assert close(measured(worker, rows, **split), expected)
+
+
+def test_packed_and_padded_engines_agree(rows, expected):
+    with workers.transformers_restored():
+        packed = workers.build(*EVERYTHING, "actor_rollout_ref.model.use_remove_padding=True")
+        result = measured(packed, rows, use_remove_padding=True)
+    assert close(result, expected)
+
+
+def test_two_ranks_give_what_one_gives(rows, expected, tmp_path):
+    port = str(workers.free_port())
+    command = [sys.executable, "-m", "support.two_ranks"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tiny.ROOT / "tests"),
+        "OMP_NUM_THREADS": "1",
+        "TWO_RANKS_METHOD": "compute_log_prob",
+    }
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), "2", port, str(tmp_path), *EVERYTHING, "trainer.n_gpus_per_node=2"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    assert close({name: [*ranks[0][name], *ranks[1][name]] for name in SIGNALS}, expected)
+
+
+def test_measuring_does_not_change_verls_own_results(worker, rows):
+    plain = {name: value for name, value in PASS.items() if not name.startswith("perception")}
+    own = worker.compute_log_prob(batches.batch(rows, **plain))
+    assert set(own.keys()) & SIGNALS == set()
+    also = worker.compute_log_prob(batches.batch(rows, **PASS))
+    for name in ("log_probs", "entropy"):
+        assert torch.equal(own[name].values(), also[name].values())
+
+
+def test_nothing_stays_on_the_model(worker, rows):
+    measured(worker, rows)
+    hooks = [
+        module
+        for module in worker.actor.engine.module.modules()
+        if any("clean_pass" in hook.__module__ for hook in module._forward_hooks.values())
+        or any("clean_pass" in hook.__module__ for hook in module._forward_pre_hooks.values())
+    ]
+    assert hooks == []
+    assert "forward_step" not in vars(worker.actor.engine)
+
+
+def test_hooks_go_when_the_pass_fails(worker, rows):
+    broken = batches.batch(rows, **PASS)
+    del broken["loss_mask"]
+    with pytest.raises(KeyError):
+        worker.compute_log_prob(broken)
+    test_nothing_stays_on_the_model(worker, rows)
+
+
+def test_rows_without_an_image_have_no_similarity_and_no_divergence(rows):
+    mixed = [*rows[:2], *batches.rows(tiny.model(torch.float32), images=False)[:2]]
+    worker = workers.build(*EVERYTHING)
+    got = measured(worker, mixed)
+    for name, values in got.items():
+        assert all((row == 0).all() for row in values[2:]) or name in ("visual_kl", "visual_jsd_noised"), name
+        assert all(row.abs().max() < 1e-5 for row in values[2:]), name
+        assert all(row.abs().max() > 1e-4 for row in values[:2]), name
+    output = worker.compute_log_prob(batches.batch(mixed, **PASS))
+    assert output["has_image"].tolist() == [True, True, False, False]
+
+
+def test_a_paired_view_gives_the_log_probs_of_a_separate_one(rows):
+    separate = workers.build("+perception=papo_g")
+    data = batches.batch(rows, **{**PASS, "calculate_entropy": False})
+    wanted = separate.compute_ablated_log_prob(data)["ablated_log_prob"].unbind()
+    paired = workers.build("+perception=papo_g", "perception.methods=[papo,pgpo]", *KL)
+    got = measured(paired, rows)
+    assert set(got) == {"ablated_log_prob", "visual_kl"}
+    assert close({"x": got["ablated_log_prob"]}, {"x": list(wanted)})
+    assert paired.plan.separate == ()
