@@ -59,10 +59,12 @@ def loss_and_gradients(worker, data):
 
 def with_signals(worker, rows):
     """A training batch with the fields that the ablated pass adds."""
-    scored = batches.batch(rows, compute_loss=False, calculate_entropy=False, **STEP)
     data = batches.batch(rows, calculate_entropy=False, **STEP)
-    for name, value in worker.compute_ablated_log_prob(scored).items():
-        data[name] = value
+    for measure in (worker.compute_log_prob, worker.compute_ablated_log_prob):
+        measured = measure(batches.batch(rows, compute_loss=False, calculate_entropy=False, **STEP))
+        for name, value in () if measured is None else measured.items():
+            if torch.is_tensor(value) and name not in ("log_probs", "entropy"):
+                data[name] = value
     return data
 
 
@@ -92,11 +94,45 @@ def test_papo_without_images_is_grpo(vanilla, vlm):
     assert_same(loss_and_gradients(papo, with_signals(papo, rows)), expected)
 
 
-def test_pgpo_leaves_the_loss_to_verl(vanilla, vlm):
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+perception=pgpo"],
+        ["+perception=pepo_g"],
+        ["+perception=vgpo"],
+        ["+perception=tor"],
+        ["+perception=vepo"],
+        ["+perception=vppo", "perception.vppo.entropy_coef=0"],
+        ["+perception=dvrp", "perception.dvrp.necessity_coef=0", "perception.dvrp.robustness_coef=0"],
+    ],
+    ids=lambda overrides: overrides[0].removeprefix("+perception="),
+)
+def test_without_a_loss_term_the_loss_is_verls(vanilla, vlm, overrides):
     rows = batches.rows(vlm)
-    pgpo = workers.build("+perception=pgpo", "recipe=grpo")
+    method = workers.build(*overrides, "recipe=grpo")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
-    assert_same(loss_and_gradients(pgpo, with_signals(pgpo, rows)), expected)
+    assert_same(loss_and_gradients(method, with_signals(method, rows)), expected)
+
+
+@pytest.mark.parametrize("group", ["papo_g", "vppo", "dvrp"])
+def test_a_loss_term_changes_the_gradient(vanilla, vlm, group):
+    rows = batches.rows(vlm)
+    method = workers.build(f"+perception={group}", "recipe=grpo")
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    changed = loss_and_gradients(method, with_signals(method, rows))
+    assert changed[0] != expected[0]
+    assert largest_difference(changed, expected) > 1e-6
+
+
+def test_the_two_terms_of_dvrp_pull_apart(vanilla, vlm):
+    """The masked view is pushed away and the noised one pulled near: equal views and coefficients cancel."""
+    rows = batches.rows(vlm)
+    same = [f"perception.views.noised.{key}" for key in ("kind=random_patch", "scope=prompt")]
+    worker = workers.build("+perception=dvrp", "recipe=grpo", *same, "+perception.views.noised.probability=0.6")
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    data = with_signals(worker, rows)
+    assert torch.equal(data["ablated_log_prob"].values(), data["ablated_log_prob_noised"].values())
+    assert largest_difference(loss_and_gradients(worker, data), expected) < 1e-6
 
 
 def test_a_coefficient_changes_the_gradient(vanilla, vlm):
