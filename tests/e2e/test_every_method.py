@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.runs import train
+
+SIMILARITY = "perception/visual_similarity_cosine"
+DEPENDENCY = "perception/visual_dependency"
+# Group: overrides, metrics that only this method logs, and whether it runs an ablated pass of its own.
+RUNS = {
+    "papo_d": ([], ["actor/perception/papo/perception_kl", "actor/perception/papo/entropy"], True),
+    "pepo_g": ([], [f"{SIMILARITY}_all_pairwise_mean/mean", "perception/entropy/mean"], False),
+    "vgpo": (["perception.base_estimator=rloo"], [f"{SIMILARITY}_last_prototype/mean"], False),
+    "vppo": (
+        ["perception.base_estimator=reinforce_plus_plus"],
+        [f"{DEPENDENCY}/mean", "actor/perception/vppo/entropy"],
+        True,
+    ),
+    "tor": ([], ["perception/entropy_top_p_0.95/mean", f"{DEPENDENCY}/mean"], True),
+    "vepo": ([], ["perception/visual_jsd/mean", "perception/ablated_entropy/mean"], False),
+    "dvrp": (
+        ["perception.methods=[dvrp,pepo]"],
+        [
+            "actor/perception/dvrp/necessity_kl",
+            "actor/perception/dvrp/robustness_kl",
+            f"{DEPENDENCY}_noised/mean",
+            f"{SIMILARITY}_all_pairwise_mean/mean",
+        ],
+        True,
+    ),
+}
+WEIGHTING = {"pepo_g": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pepo"}
+
+
+@pytest.fixture(scope="module")
+def runs(request, easy_vqa, tmp_path_factory):
+    """{group: future of its run} of the groups under test, two at a time: most of a run is starting up."""
+    chosen = {item.callspec.params["group"] for item in request.session.items if item.path == request.path}
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            group: pool.submit(
+                train, tmp_path_factory.mktemp(group), easy_vqa, f"+perception={group}", *RUNS[group][0], steps=2
+            )
+            for group in RUNS
+            if group in chosen
+        }
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("group", RUNS)
+def test_it_trains(group, runs):
+    _, metrics, own_pass = RUNS[group]
+    run = runs[group].result()
+    assert run.status == 0, run.output[-4000:]
+    assert sorted(run.steps) == [1, 2]
+    for logged in run.steps.values():
+        assert all(math.isfinite(logged[name]) for name in ("actor/loss", "actor/pg_loss", "actor/grad_norm"))
+        assert logged["actor/grad_norm"] > 0
+        assert logged["perception/image_rows"] == 1.0
+        assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
+        assert all(math.isfinite(logged[name]) for name in metrics)
+        assert ("timing_s/ablated_log_prob" in logged) == own_pass
+    if method := WEIGHTING.get(group):
+        # PEPO's weights grow in from 1, so the first step's are all 1.
+        last = run.steps[2]
+        assert last[f"perception/{method}/weight_max"] > last[f"perception/{method}/weight_min"]
