@@ -56,6 +56,12 @@ def test_rows_without_an_image_weigh_exactly_one():
     assert torch.equal(without, signals().response_mask.float())
 
 
+def test_the_cap_bounds_the_weights_and_nothing_else():
+    free, capped = PGPO().advantage_weights(signals()), PGPO(weight_cap=1.2).advantage_weights(signals())
+    assert free.max() > 1.2
+    assert torch.equal(capped, free.clamp(max=1.2))
+
+
 def test_every_parameter_reaches_the_weights():
     default = PGPO().advantage_weights(signals())
     for other in (
@@ -64,6 +70,7 @@ def test_every_parameter_reaches_the_weights():
         PGPO(threshold_mode="quantile"),
         PGPO(low_weight_floor=0.5),
         PGPO(conserve_mass=False),
+        PGPO(weight_cap=1.5),
         PGPO(divergence="kl"),
         PGPO(divergence="jsd"),
     ):

@@ -23,7 +23,12 @@ FLAT_RANGE = 1e-8
 @register_method
 @dataclass(frozen=True)
 class PGPO(DependencyMethod):
-    """Hyper-parameters of :func:`token_weights`."""
+    """Hyper-parameters of :func:`token_weights`.
+
+    Attributes:
+        weight_cap: no weight exceeds it, which gives up conserved mass; None for no cap, as in the paper. A few tokens
+            can weigh 15 and more where the dependency is sparse.
+    """
 
     name: ClassVar[str] = "pgpo"
 
@@ -32,6 +37,7 @@ class PGPO(DependencyMethod):
     threshold_mode: str = choice(*THRESHOLD_MODES)
     low_weight_floor: float = bounded(0.0, 0.0, 1.0)
     conserve_mass: bool = True
+    weight_cap: float | None = bounded(None, 1.0, 1e6)
 
     def signals(self) -> frozenset[Signal]:
         return frozenset() if self._is_neutral() else frozenset({self.dependency_signal()})
@@ -48,7 +54,7 @@ class PGPO(DependencyMethod):
             low_weight_floor=self.low_weight_floor,
             conserve_mass=self.conserve_mass,
         )
-        return neutral_without_image(weights, signals)
+        return neutral_without_image(weights.clamp(max=self.weight_cap) if self.weight_cap else weights, signals)
 
     def _is_neutral(self) -> bool:
         """Nothing below the threshold and nothing gained above it: every weight is 1."""
@@ -117,7 +123,7 @@ def _thresholds(scores: Tensor, valid: Tensor, threshold: float, mode: Threshold
     # float64: float32 rounds n * threshold across an integer for some lengths.
     index = (count.double() * threshold).floor().long()
     index = torch.minimum(index, count - 1).clamp(min=0)
-    return rows.order_statistics(scores, valid, index, threshold)
+    return rows.kth_largest(scores, valid, count - index)
 
 
 def _two_sided_ramp(scores: Tensor, tau: Tensor, boost: float, floor: float) -> Tensor:
