@@ -38,9 +38,7 @@ def plain(entropy, difference, mask, images, entropy_fraction, visual_fraction):
     result = [[0.0] * len(mask[0]) for _ in mask]
     for b, row in enumerate(mask):
         for t, valid in enumerate(row):
-            if valid and not images[b]:
-                result[b][t] = 1.0
-            elif (b, t) in reasoning:
+            if valid and (not images[b] or (b, t) in reasoning):
                 result[b][t] = 1.0
             elif (b, t) in perception:
                 result[b][t] = 0.5
