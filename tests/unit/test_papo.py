@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.operations import CountOperations
 
 from verl_ext.methods.papo import coefficient_schedule, double_entropy_loss, perception_loss, perception_values
 
@@ -248,14 +248,6 @@ def test_result_does_not_depend_on_the_default_dtype():
     finally:
         torch.set_default_dtype(torch.float32)
     assert got == expected
-
-
-class CountOperations(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 def test_work_does_not_loop_over_rows_or_tokens():

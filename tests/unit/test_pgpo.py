@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from support import reference
+from support.operations import CountOperations
 
 from verl_ext.methods.pgpo import token_weights
 
@@ -36,29 +37,12 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-def reference_row(scores, threshold, boost, threshold_mode, low_weight_floor, conserve_mass):
-    """One response, valid tokens only, plain Python."""
-    x = [math.log1p(s) for s in scores]
-    if max(x) - min(x) <= 1e-8:
-        return [1.0] * len(x)
-    normalised = [(v - min(x)) / (max(x) - min(x)) for v in x]
-    tau = threshold
-    if threshold_mode == "quantile":
-        tau = sorted(normalised)[min(math.floor(len(x) * threshold), len(x) - 1)]
-    weights = [
-        max(i / tau, low_weight_floor) if i < tau else 1.0 if tau == 1.0 else 1.0 + boost * (i - tau) / (1.0 - tau)
-        for i in normalised
-    ]
-    scale = len(x) / sum(weights) if conserve_mass else 1.0
-    return [w * scale for w in weights]
-
-
-def reference(scores, mask, **settings):
+def expected_weights(scores, mask, **settings):
     expected = torch.zeros_like(scores)
     for row in range(len(scores)):
         if mask[row].any():
             expected[row, mask[row]] = torch.tensor(
-                reference_row(scores[row, mask[row]].tolist(), **settings), dtype=scores.dtype
+                reference.pgpo_weights(scores[row, mask[row]].tolist(), **settings), dtype=scores.dtype
             )
     return expected
 
@@ -68,7 +52,7 @@ def reference(scores, mask, **settings):
 def test_matches_plain_python(batch, parameters):
     scores, mask = batch
     torch.testing.assert_close(
-        token_weights(scores, mask, **parameters), reference(scores, mask, **parameters), atol=1e-9, rtol=1e-9
+        token_weights(scores, mask, **parameters), expected_weights(scores, mask, **parameters), atol=1e-9, rtol=1e-9
     )
 
 
@@ -167,14 +151,6 @@ def test_quantile_index_is_computed_in_double_precision():
     scores = torch.expm1(torch.arange(count, dtype=torch.float64))[None]
     weights = token_weights(scores, torch.ones(1, count), threshold=threshold, **SNAPSHOT)
     assert weights[0, 28].item() == pytest.approx(1.0)
-
-
-class CountOperations(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("parameters", [{}, SNAPSHOT])

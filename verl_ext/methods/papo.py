@@ -202,8 +202,8 @@ def _row_quantile(values: Tensor, counted: Tensor, q: float) -> Tensor:
     """(B, 1) quantile of each row's counted values, linearly interpolated; meaningless for a row without any."""
     last = (rows.row_count(counted) - 1).clamp(min=0)
     rank = last.to(values.dtype) * q
-    neighbours = torch.cat([rank.floor(), rank.ceil()], dim=-1).long()
-    lower, upper = rows.order_statistics(values, counted, neighbours, q).chunk(2, dim=-1)
+    lower = rows.kth_largest(values, counted, last + 1 - rank.floor().long())
+    upper = rows.kth_largest(values, counted, last + 1 - rank.ceil().long())
     return torch.lerp(lower, upper, rank.frac())
 
 

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+"""Of the same size as the floating-point type."""
+
 
 def check_tokens(name: str, values: Tensor, response_mask: Tensor) -> None:
     """Require `values` to be floating point, (B, T), and as large as the mask.
@@ -96,48 +99,49 @@ def row_range(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(some, low, 0.0), torch.where(some, high, 0.0)
 
 
-def order_statistics(values: Tensor, valid: Tensor, index: Tensor, fraction: float) -> Tensor:
-    """(B, K) the valid values of each row at the positions `index` of their ascending order.
+def kth_largest(values: Tensor, valid: Tensor, k: Tensor) -> Tensor:
+    """(B, 1) the k-th largest valid value of each row; -inf beyond the valid tokens, NaN where k is 0.
 
-    Meaningless where a row has no such position.
-
-    Args:
-        values: (B, T) floating point.
-        valid: (B, T) bool.
-        index: (B, K) long; each within 2 of `fraction` times the row's number of valid tokens.
-        fraction: in [0, 1]; it bounds the work without reading `index` back from the device.
-    """
-    columns = values.shape[-1]
-    if fraction <= 0.5:
-        return -_descending(-values, valid, index, math.floor(columns * fraction) + 3)
-    return _descending(values, valid, row_count(valid) - 1 - index, math.floor(columns * (1.0 - fraction)) + 3)
-
-
-def kth_largest(values: Tensor, valid: Tensor, k: Tensor, most: int) -> Tensor:
-    """(B, 1) the k-th largest valid value of each row; meaningless where k is 0 or exceeds the valid tokens.
+    Bisects the ordered bit patterns of floating-point numbers: 32 or 64 counting passes, several times faster than
+    sorting, and exact.
 
     Args:
-        values: (B, T) floating point.
+        values: (B, T) float32 or float64.
         valid: (B, T) bool.
-        k: (B, 1) long, at most `most`.
-        most: bound known without reading `k` back from the device.
+        k: (B, 1) long.
     """
-    return _descending(values, valid, k - 1, most)
+    kept = torch.where(valid, values, -math.inf)
+    # A floating-point result of the comparison: counting one is several times faster than counting booleans.
+    passing = torch.empty_like(kept)
+
+    def reached(key: Tensor) -> Tensor:
+        torch.ge(kept, _float_of(key, kept.dtype), out=passing)
+        return passing.sum(dim=-1, keepdim=True) >= k
+
+    integer = INTEGERS[kept.dtype]
+    zero = k.new_zeros(k.shape, dtype=integer)
+    key = torch.where(reached(zero), zero, _key_of(kept.new_full(k.shape, -math.inf)))
+    for bit in reversed(range(torch.iinfo(integer).bits - 1)):
+        higher = key + (1 << bit)
+        key = torch.where(reached(higher), higher, key)
+    return _float_of(key, kept.dtype)
 
 
-def largest(values: Tensor, valid: Tensor, k: Tensor, most: int) -> Tensor:
+def largest(values: Tensor, valid: Tensor, k: Tensor) -> Tensor:
     """(B, T) bool: the k largest valid values of each row, exactly k, the earlier token first among equals."""
-    threshold = kth_largest(values, valid, k, most)
+    threshold = kth_largest(values, valid, k)
     above, equal = valid & (values > threshold), valid & (values == threshold)
     # 32-bit, like the positions compared with it: mixed integer types cost a conversion of all tokens.
     room = (k - row_count(above)).int()
-    return (above | (equal & (equal.cumsum(dim=-1, dtype=torch.int32) <= room))) & (k > 0)
+    return above | (equal & (equal.cumsum(dim=-1, dtype=torch.int32) <= room))
 
 
-def _descending(values: Tensor, valid: Tensor, index: Tensor, most: int) -> Tensor:
-    """(B, K) the valid values at positions `index` < `most` of the descending order."""
-    most = min(most, values.shape[-1])
-    if most == 0:
-        return values.new_zeros(index.shape)
-    top = torch.where(valid, values, -math.inf).topk(most, dim=-1).values
-    return top.gather(-1, index.clamp(0, most - 1))
+def _key_of(values: Tensor) -> Tensor:
+    """The bit patterns as integers in the order of the numbers."""
+    integers = values.view(INTEGERS[values.dtype])
+    return torch.where(integers < 0, integers ^ torch.iinfo(integers.dtype).max, integers)
+
+
+def _float_of(keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Inverse of `_key_of`."""
+    return torch.where(keys < 0, keys ^ torch.iinfo(keys.dtype).max, keys).view(dtype)

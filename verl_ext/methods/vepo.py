@@ -8,7 +8,6 @@ logarithm, and the average over the kept tokens is taken over the whole rollout 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -120,7 +119,7 @@ def token_mask(scores: Tensor, response_mask: Tensor, *, has_image: Tensor, top_
     k = torch.minimum((count.double() * top_fraction).ceil().long().clamp(min=1), count)
     low, high = row_range(values, valid)
     everything = (high - low <= FLAT_RANGE) | (has_image == 0)[:, None]
-    kept = largest(values, valid, k, math.ceil(scores.shape[-1] * top_fraction))
+    kept = largest(values, valid, k)
     return (valid & (kept | everything)).to(values.dtype)
 
 

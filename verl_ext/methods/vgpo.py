@@ -264,9 +264,7 @@ def _gate(scores: Tensor, valid: Tensor, tail_start: float, gate_fraction: float
     start = (count.double() * tail_start).floor().long()
     tail = valid & (valid.cumsum(dim=-1, dtype=torch.int32) > start.int())
     k = ((count - start).double() * gate_fraction).floor().long().clamp(min=1)
-    longest_tail = valid.shape[-1] - math.floor(valid.shape[-1] * tail_start) + 1
-    most = math.floor(longest_tail * gate_fraction) + 1
-    return tail & (scores >= rows.kth_largest(scores, tail, k, most))
+    return tail & (scores >= rows.kth_largest(scores, tail, k))
 
 
 def _group_index(group_ids: Tensor | Sequence[Hashable], like: Tensor) -> Tensor:

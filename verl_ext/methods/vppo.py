@@ -85,9 +85,7 @@ def token_mask(
     values = rows.prepared(visual_dependency, valid)
     low, high = rows.row_range(values, valid)
     selective = (has_image != 0).unsqueeze(-1) & (high - low > FLAT_SCORES)
-    # One more than the longest row can ask for: float32 may round its product up.
-    most = math.ceil(values.shape[-1] * top_fraction) + 1
-    kept = rows.largest(values, valid, top_count(rows.row_count(valid), top_fraction), most)
+    kept = rows.largest(values, valid, top_count(rows.row_count(valid), top_fraction))
     return (valid & (kept | ~selective)).to(values.dtype)
 
 
