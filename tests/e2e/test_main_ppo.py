@@ -9,7 +9,8 @@ import torch
 from support.runs import train
 
 MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
-RECIPE = ["recipe=grpo"]
+# Without DAPO's group filter the prompts of a step are those of the data set, in order.
+PGPO = ["+perception=pgpo", "algorithm.filter_groups.enable=False"]
 
 
 def recorded(run, name):
@@ -44,7 +45,7 @@ def pgpo(easy_vqa, tmp_path_factory):
     run = train(
         tmp_path_factory.mktemp("pgpo"),
         easy_vqa,
-        "+perception=pgpo",
+        *PGPO,
         "trainer.v1.trainer_mode=perception_measuring_sync",
         "trainer.save_freq=4",
         "trainer.test_freq=5",
@@ -134,7 +135,7 @@ def test_a_resumed_run_starts_step_5_from_the_same_state(pgpo, easy_vqa, tmp_pat
     resumed = train(
         tmp_path,
         easy_vqa,
-        "+perception=pgpo",
+        *PGPO,
         f"trainer.resume_from_path={checkpoints / 'global_step_4'}",
         "trainer.resume_mode=resume_path",
         steps=5,
@@ -173,7 +174,7 @@ def test_papo_on_two_ranks(papo):
 
 
 def test_text_only_data_warns_and_trains_grpo(text_only, tmp_path):
-    run = train(tmp_path, text_only, "+perception=pgpo", *RECIPE, steps=1)
+    run = train(tmp_path, text_only, "+perception=pgpo", "recipe=grpo", steps=1)
     assert run.status == 0, run.output[-4000:]
     assert "no row of the batch has an image" in run.output
     assert run.steps[1]["perception/token_weight/effective_fraction"] == 1.0
@@ -181,7 +182,7 @@ def test_text_only_data_warns_and_trains_grpo(text_only, tmp_path):
 
 def test_garbage_images_in_the_rollout_stop_the_run(easy_vqa, tmp_path):
     """verl's default load format leaves vLLM's image mean and std random; nothing else would notice."""
-    run = train(tmp_path, easy_vqa, "+perception=pgpo", "actor_rollout_ref.rollout.load_format=dummy", steps=1)
+    run = train(tmp_path, easy_vqa, *PGPO, "actor_rollout_ref.rollout.load_format=dummy", steps=1)
     assert run.status != 0
     assert "below perception.min_rollout_correlation=0.95" in run.output
     assert "load_format=auto" in run.output
@@ -199,13 +200,13 @@ def test_a_missing_image_names_the_row(easy_vqa, tmp_path):
     broken.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), broken / "train.parquet")
     (broken / "test.parquet").write_bytes((easy_vqa / "test.parquet").read_bytes())
-    run = train(tmp_path / "run", broken, "+perception=pgpo", steps=1)
+    run = train(tmp_path / "run", broken, *PGPO, steps=1)
     assert run.status != 0
     assert "DataError: row" in run.output
     assert "image 0 is missing" in run.output
 
 
 def test_a_prompt_longer_than_the_limit_is_an_error_that_says_so(easy_vqa, tmp_path):
-    run = train(tmp_path, easy_vqa, "+perception=pgpo", "data.max_prompt_length=16", steps=1)
+    run = train(tmp_path, easy_vqa, *PGPO, "data.max_prompt_length=16", steps=1)
     assert run.status != 0
     assert "rollout.prompt_length=16" in run.output
