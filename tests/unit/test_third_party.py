@@ -44,10 +44,10 @@ def installed(tmp_path_factory):
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert {name for name, _ in files} == {
-        "pyproject.toml",
-        "louder/__init__.py",
-        "louder/config/perception/louder.yaml",
-        "hydra_plugins/louder_searchpath.py",
+        "./pyproject.toml",
+        "./louder/__init__.py",
+        "./louder/config/perception/louder.yaml",
+        "./hydra_plugins/louder_searchpath.py",
     }
     for name, text in files:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
