@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support import reference
 
-from verl_ext.methods import pgpo, vgpo, vppo
+from verl_ext.methods import papo, pepo, pgpo, tor, vepo, vgpo, vppo
 
 ROWS, COLUMNS, GROUP = 512, 2048, 8
 LOOP_ROWS = 16
@@ -31,10 +31,17 @@ LEAST_RATIO = 50.0
 
 @dataclass(frozen=True)
 class Batch:
-    """What the methods read: k3-like dependency, cosine-like focus, ragged right-padded mask."""
+    """What the methods read, (B, T) each but for `has_image` and `groups`: a ragged right-padded batch.
+
+    Divergences are positive and skewed, `focus` is like a cosine, log-probabilities are negative.
+    """
 
     dependency: Tensor
     focus: Tensor
+    entropy: Tensor
+    change: Tensor
+    log_prob: Tensor
+    ablated: Tensor
     mask: Tensor
     has_image: Tensor
     groups: Tensor
@@ -48,60 +55,97 @@ Lists = list[list[float]]
 
 @dataclass(frozen=True)
 class Case:
-    """One method: its tensor functions, the signal that the loop reads, and the loop over one list a response."""
+    """One method: its tensor functions, the signals that the loop reads, and the loop over one list a response."""
 
     name: str
     vectorised: Callable[[Batch], object]
-    signal: str
-    loop: Callable[[Lists, Batch], object]
+    signals: tuple[str, ...]
+    loop: Callable[..., object]
 
 
-def vppo_tensors(batch: Batch) -> object:
-    given = (batch.dependency, batch.mask)
-    return vppo.token_mask(*given, has_image=batch.has_image), vppo.trajectory_factors(
-        *given, has_image=batch.has_image
+def vppo_tensors(b: Batch) -> object:
+    given = (b.dependency, b.mask)
+    return vppo.token_mask(*given, has_image=b.has_image), vppo.trajectory_factors(*given, has_image=b.has_image)
+
+
+def vppo_loop(b: Batch, responses: Lists) -> object:
+    return [reference.vppo_mask(scores) for scores in responses], reference.vppo_factors(
+        responses, b.has_image.tolist()
     )
 
 
-def vppo_loop(responses: Lists, batch: Batch) -> object:
-    masks = [reference.vppo_mask(scores) for scores in responses]
-    return masks, reference.vppo_factors(responses, batch.has_image.tolist())
+def vgpo_tensors(b: Batch) -> object:
+    weights = vgpo.visual_weights(b.focus, b.mask)
+    tokens = vgpo.token_factors(weights, b.mask, has_image=b.has_image)
+    return tokens, vgpo.trajectory_factors(weights, b.mask, b.groups, has_image=b.has_image)
 
 
-def vgpo_tensors(batch: Batch) -> object:
-    weights = vgpo.visual_weights(batch.focus, batch.mask)
-    given = {"has_image": batch.has_image}
-    return (
-        vgpo.token_factors(weights, batch.mask, **given),
-        vgpo.trajectory_factors(weights, batch.mask, batch.groups, **given),
-    )
-
-
-def vgpo_loop(responses: Lists, batch: Batch) -> object:
+def vgpo_loop(b: Batch, responses: Lists) -> object:
     lowest = min(min(scores) for scores in responses)
     weights = [reference.vgpo_weights(scores, lowest) for scores in responses]
     factors = [reference.vgpo_token_factors(row) for row in weights]
-    return factors, reference.vgpo_trajectory_factors(weights, batch.groups.tolist(), batch.has_image.tolist())
+    return factors, reference.vgpo_trajectory_factors(weights, b.groups.tolist(), b.has_image.tolist())
 
 
-def pgpo_loop(responses: Lists, _: Batch) -> object:
-    return [reference.pgpo_weights(scores, 0.4, 2.0, "absolute", 0.0, True) for scores in responses]
+def vepo_tensors(b: Batch) -> object:
+    return vepo.token_mask(vepo.token_scores(b.dependency, b.change, b.entropy, b.mask), b.mask, has_image=b.has_image)
+
+
+def each(function: Callable[..., object]) -> Callable[..., object]:
+    """A loop that handles one response after another."""
+    return lambda _batch, *signals: [function(*rows) for rows in zip(*signals, strict=True)]
 
 
 CASES = [
-    Case("pgpo", lambda batch: pgpo.token_weights(batch.dependency, batch.mask), "dependency", pgpo_loop),
-    Case("vppo", vppo_tensors, "dependency", vppo_loop),
-    Case("vgpo", vgpo_tensors, "focus", vgpo_loop),
+    Case(
+        "pgpo",
+        lambda b: pgpo.token_weights(b.dependency, b.mask),
+        ("dependency",),
+        each(lambda scores: reference.pgpo_weights(scores, 0.4, 2.0, "absolute", 0.0, True)),
+    ),
+    Case(
+        "pepo",
+        lambda b: pepo.token_weights(b.focus, b.entropy, b.mask, has_image=b.has_image),
+        ("focus", "entropy"),
+        each(reference.pepo_weights),
+    ),
+    Case("vgpo", vgpo_tensors, ("focus",), vgpo_loop),
+    Case("vppo", vppo_tensors, ("dependency",), vppo_loop),
+    Case(
+        "tor",
+        lambda b: tor.token_weights(b.entropy, b.dependency, b.mask, has_image=b.has_image),
+        ("entropy", "dependency"),
+        lambda b, entropy, difference: reference.tor_weights(entropy, difference, b.has_image.tolist()),
+    ),
+    Case(
+        "vepo",
+        vepo_tensors,
+        ("dependency", "change", "entropy"),
+        each(lambda *signals: reference.vepo_mask(reference.vepo_scores(*signals))),
+    ),
+    Case(
+        "papo",
+        lambda b: papo.perception_values(b.log_prob, b.ablated, b.mask, has_image=b.has_image),
+        ("log_prob", "ablated"),
+        each(reference.papo_values),
+    ),
 ]
 
 
 def random_batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
-    log_ratio = 0.3 * torch.randn(ROWS, COLUMNS, generator=generator)
-    lengths = torch.randint(COLUMNS // 2, COLUMNS + 1, (ROWS, 1), generator=generator)
+
+    def normal() -> Tensor:
+        return torch.randn(ROWS, COLUMNS, generator=generator)
+
+    log_ratio, lengths = 0.3 * normal(), torch.randint(COLUMNS // 2, COLUMNS + 1, (ROWS, 1), generator=generator)
     return Batch(
         dependency=log_ratio.exp() - log_ratio - 1.0,
-        focus=0.3 + 0.1 * torch.randn(ROWS, COLUMNS, generator=generator),
+        focus=0.3 + 0.1 * normal(),
+        entropy=normal().abs(),
+        change=0.1 * normal().abs(),
+        log_prob=-normal().abs(),
+        ablated=-normal().abs(),
         mask=torch.arange(COLUMNS) < lengths,
         has_image=torch.ones(ROWS, dtype=torch.bool),
         groups=torch.arange(ROWS) // GROUP,
@@ -126,14 +170,16 @@ def best(call: Callable[[], object], runs: int) -> float:
 
 def measure(case: Case, batch: Batch, runs: int) -> tuple[float, float, float]:
     """Milliseconds for the whole batch: tensor functions, the loop, and of the loop the arithmetic alone."""
-    few = batch.rows(LOOP_ROWS)
-    signal = getattr(few, case.signal)
-    responses = read(signal, few.mask)
-    scale = ROWS / LOOP_ROWS
+    few, scale = batch.rows(LOOP_ROWS), ROWS / LOOP_ROWS
+
+    def ready() -> list[Lists]:
+        return [read(getattr(few, name), few.mask) for name in case.signals]
+
+    responses = ready()
     return (
         best(lambda: case.vectorised(batch), runs),
-        scale * best(lambda: case.loop(read(signal, few.mask), few), 3),
-        scale * best(lambda: case.loop(responses, few), 3),
+        scale * best(lambda: case.loop(few, *ready()), 3),
+        scale * best(lambda: case.loop(few, *responses), 3),
     )
 
 

@@ -126,3 +126,64 @@ def vgpo_trajectory_factors(batch, group_ids, has_image, low=0.9, high=2.0, rece
         for i, value in zip(members, values, strict=True):
             factors[i] = value / scale
     return factors
+
+
+def papo_values(log_probs, ablated):
+    """K of the perception term on one response."""
+    deltas = [clamp(blind - clean, -20.0, 20.0) for clean, blind in zip(log_probs, ablated, strict=True)]
+    return [clamp(math.exp(d) - d - 1.0, 0.0, 10.0) for d in deltas]
+
+
+def pepo_weights(similarities, entropies, gate_alpha=0.05, temperature=1.8, normalised=False):
+    """PEPO's weights of one response, before the schedule."""
+    if not similarities:
+        return []
+    relative = [(v - min(similarities)) / max(max(similarities) - min(similarities), 1e-6) for v in similarities]
+    uncertain = [(h - min(entropies)) / max(max(entropies) - min(entropies), 1e-6) for h in entropies]
+    evidence = [v + h for v, h in zip(relative, uncertain, strict=True)]
+    centre = mean(evidence)
+    logits = [
+        v * (1.0 + gate_alpha * math.tanh(c - centre)) / temperature
+        for v, c in zip(relative if normalised else similarities, evidence, strict=True)
+    ]
+    top = max(logits)
+    exponentials = [math.exp(x - top) for x in logits]
+    total = sum(exponentials)
+    return [len(logits) * x / total for x in exponentials]
+
+
+def tor_weights(entropies, differences, has_image, entropy_fraction=0.3, visual_fraction=0.3):
+    """ToR's weights of all responses, each a list of its valid tokens."""
+    counted = [(b, t) for b, row in enumerate(entropies) for t in range(len(row)) if has_image[b]]
+
+    def top(values, fraction):
+        room = math.ceil(len(counted) * fraction)
+        ranked = sorted((values[b][t] for b, t in counted), reverse=True)
+        limit = ranked[room] if room < len(ranked) else -math.inf
+        return {(b, t) for b, t in counted if room and values[b][t] > limit}
+
+    reasoning, perception = top(entropies, entropy_fraction), top(differences, visual_fraction)
+    weight = {**dict.fromkeys(perception, 0.5), **dict.fromkeys(reasoning, 1.0)}
+    return [
+        [weight.get((b, t), 0.0) if has_image[b] else 1.0 for t in range(len(row))] for b, row in enumerate(entropies)
+    ]
+
+
+def vepo_scores(divergences, changes, entropies, share=0.7):
+    """VEPO's score of each token of one response."""
+
+    def scaled(values):
+        low, high = min(values), max(values)
+        return [(v - low) / max(high - low, 1e-8) for v in values]
+
+    triples = zip(scaled(divergences), scaled(changes), scaled(entropies), strict=True)
+    return [(1 - (1 - j) ** share * (1 - d) ** (1 - share)) * h for j, d, h in triples]
+
+
+def vepo_mask(scores, fraction=0.2):
+    """Which tokens of one response VEPO keeps."""
+    if max(scores) - min(scores) <= 1e-8:
+        return [1.0] * len(scores)
+    ranked = sorted(range(len(scores)), key=lambda t: (-scores[t], t))
+    kept = set(ranked[: max(1, math.ceil(len(scores) * fraction))])
+    return [float(t in kept) for t in range(len(scores))]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import reference
 
 from verl_ext.methods.tor import token_weights
 
@@ -26,23 +27,12 @@ def test_reasoning_first_then_perception():
 
 def plain(entropy, difference, mask, images, entropy_fraction, visual_fraction):
     """One token after another."""
-    counted = [(b, t) for b in range(len(mask)) for t in range(len(mask[0])) if mask[b][t] and images[b]]
-
-    def top(values, fraction):
-        room = math.ceil(len(counted) * fraction)
-        ranked = sorted(counted, key=lambda at: -values[at[0]][at[1]])
-        limit = values[ranked[room][0]][ranked[room][1]] if room < len(ranked) else -math.inf
-        return {at for at in counted if room and values[at[0]][at[1]] > limit}
-
-    reasoning, perception = top(entropy, entropy_fraction), top(difference, visual_fraction)
-    result = [[0.0] * len(mask[0]) for _ in mask]
-    for b, row in enumerate(mask):
-        for t, valid in enumerate(row):
-            if valid and (not images[b] or (b, t) in reasoning):
-                result[b][t] = 1.0
-            elif (b, t) in perception:
-                result[b][t] = 0.5
-    return result
+    ragged = [
+        [[v for v, kept in zip(*row, strict=True) if kept] for row in zip(values, mask, strict=True)]
+        for values in (entropy, difference)
+    ]
+    rows = reference.tor_weights(*ragged, images, entropy_fraction, visual_fraction)
+    return [[weights.pop(0) if kept else 0.0 for kept in row] for row, weights in zip(mask, rows, strict=True)]
 
 
 @given(st.data())

@@ -1,30 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import reference
 
 from verl_ext.methods.vepo import token_mask, token_scores
-
-
-def plain_scores(divergence, change, entropy, share):
-    """The formula on one response, token by token."""
-
-    def scaled(values):
-        return [(v - min(values)) / max(max(values) - min(values), 1e-8) for v in values]
-
-    triples = zip(scaled(divergence), scaled(change), scaled(entropy), strict=True)
-    return [(1 - (1 - j) ** share * (1 - d) ** (1 - share)) * h for j, d, h in triples]
-
-
-def plain_mask(scores, fraction):
-    k = max(1, math.ceil(len(scores) * fraction))
-    if max(scores) - min(scores) <= 1e-8:
-        return [1.0] * len(scores)
-    kept = sorted(range(len(scores)), key=lambda t: (-scores[t], t))[:k]
-    return [float(t in kept) for t in range(len(scores))]
 
 
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.sampled_from([0.1, 0.2, 0.5, 1.0]))
@@ -36,9 +18,9 @@ def test_against_one_token_after_another(seed, share, fraction):
     scores = token_scores(*parts, mask, divergence_share=share)
     kept = token_mask(scores, mask, has_image=torch.ones(5), top_fraction=fraction)
     for row, length in enumerate(lengths.tolist()):
-        expected = plain_scores(*(part[row, :length].tolist() for part in parts), share)
+        expected = reference.vepo_scores(*(part[row, :length].tolist() for part in parts), share)
         assert scores[row, :length].tolist() == pytest.approx(expected, abs=1e-12)
-        assert kept[row, :length].tolist() == plain_mask(scores[row, :length].tolist(), fraction)
+        assert kept[row, :length].tolist() == reference.vepo_mask(scores[row, :length].tolist(), fraction)
         assert (scores[row, length:] == 0).all()
         assert (kept[row, length:] == 0).all()
 
