@@ -138,8 +138,12 @@ def pepo_weights(similarities, entropies, gate_alpha=0.05, temperature=1.8, norm
     """PEPO's weights of one response, before the schedule."""
     if not similarities:
         return []
-    relative = [(v - min(similarities)) / max(max(similarities) - min(similarities), 1e-6) for v in similarities]
-    uncertain = [(h - min(entropies)) / max(max(entropies) - min(entropies), 1e-6) for h in entropies]
+
+    def scaled(values):
+        low, high = min(values), max(values)
+        return [(v - low) / max(high - low, 1e-6) for v in values]
+
+    relative, uncertain = scaled(similarities), scaled(entropies)
     evidence = [v + h for v, h in zip(relative, uncertain, strict=True)]
     centre = mean(evidence)
     logits = [

@@ -109,8 +109,8 @@ def token_weights(
     relative = _normalised(similarity, valid)
     gate = _gate(relative + _normalised(uncertainty, valid), valid, gate_alpha)
     logits = (relative if normalised else similarity) * gate / temperature
-    weights = rows.row_count(valid) * torch.where(valid, logits, -math.inf).softmax(dim=-1)
-    return torch.where(valid, torch.where((has_image != 0)[:, None], weights, 1.0), 0.0)
+    weights = rows.row_count(valid) * rows.where(valid, logits, -math.inf).softmax(dim=-1)
+    return torch.where((has_image != 0)[:, None], rows.where(valid, weights, 0.0), valid.to(weights.dtype))
 
 
 def schedule(weights: Tensor, response_mask: Tensor, progress: float) -> Tensor:
@@ -130,7 +130,7 @@ def schedule(weights: Tensor, response_mask: Tensor, progress: float) -> Tensor:
     rows.check_tokens("weights", weights, response_mask)
     rows.check_range("progress", progress, 0.0, 1.0)
     valid = response_mask != 0
-    return torch.where(valid, 1.0 - progress + progress * rows.prepared(weights, valid), 0.0)
+    return rows.where(valid, 1.0 - progress + progress * rows.prepared(weights, valid), 0.0)
 
 
 def _normalised(values: Tensor, valid: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def token_weights(
     scores, flat = _normalised_scores(visual_dependency, valid)
     tau = _thresholds(scores, valid, threshold, threshold_mode)
     weights = _two_sided_ramp(scores, tau, boost, low_weight_floor)
-    weights = torch.where(valid, torch.where(flat, 1.0, weights), 0.0)
+    weights = rows.where(valid, rows.where(~flat, weights, 1.0), 0.0)
     return _conserve_mass(weights, valid) if conserve_mass else weights
 
 

@@ -76,7 +76,12 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def prepared(values: Tensor, valid: Tensor) -> Tensor:
     """Detached, float32 or better, 0 outside the mask."""
     values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-    return torch.where(valid, values, 0.0)
+    return where(valid, values, 0.0)
+
+
+def where(condition: Tensor, values: Tensor, otherwise: float) -> Tensor:
+    """`values` or a number, in the dtype of `values`; several times faster than `torch.where` with a Python number."""
+    return torch.where(condition, values, values.new_full((), otherwise))
 
 
 def row_count(valid: Tensor) -> Tensor:
@@ -94,8 +99,8 @@ def row_range(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     if values.shape[-1] == 0:
         return values.new_zeros(values.shape[0], 1), values.new_zeros(values.shape[0], 1)
     some = row_count(valid) > 0
-    low = torch.where(valid, values, math.inf).amin(dim=-1, keepdim=True)
-    high = torch.where(valid, values, -math.inf).amax(dim=-1, keepdim=True)
+    low = where(valid, values, math.inf).amin(dim=-1, keepdim=True)
+    high = where(valid, values, -math.inf).amax(dim=-1, keepdim=True)
     return torch.where(some, low, 0.0), torch.where(some, high, 0.0)
 
 
@@ -110,7 +115,7 @@ def kth_largest(values: Tensor, valid: Tensor, k: Tensor) -> Tensor:
         valid: (B, T) bool.
         k: (B, 1) long.
     """
-    kept = torch.where(valid, values, -math.inf)
+    kept = where(valid, values, -math.inf)
     # A floating-point result of the comparison: counting one is several times faster than counting booleans.
     passing = torch.empty_like(kept)
 

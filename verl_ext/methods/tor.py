@@ -8,7 +8,6 @@ broken at random.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from verl_ext.methods.base import Method, RolloutSignals, bounded
 from verl_ext.methods.registry import register_method
-from verl_ext.methods.rows import check_range, check_rows, check_tokens, prepared
+from verl_ext.methods.rows import check_range, check_rows, check_tokens, kth_largest, prepared
 from verl_ext.signals.request import MAIN_VIEW, AblatedLogProb, Entropy, Signal
 
 
@@ -112,15 +111,8 @@ def token_weights(
 
 
 def _highest(values: Tensor, counted: Tensor, fraction: float) -> Tensor:
-    """(B, T) bool: at most `fraction` of the counted tokens, those with the highest values; tied ones all or none.
-
-    Reads the number of counted tokens back from the device.
-    """
-    count = int(counted.sum())
-    room = math.ceil(count * fraction)
-    if room in (0, count):
-        return counted & (room > 0)
-    outside = counted.numel() - count
-    lowered = torch.where(counted, values, values.new_full((), -math.inf)).flatten()
-    first_left_out = lowered.kthvalue(outside + count - room).values
+    """(B, T) bool: at most `fraction` of the counted tokens, those with the highest values; tied ones all or none."""
+    # float64: float32 rounds count * fraction across an integer for some counts.
+    room = (counted.sum().double() * fraction).ceil().long()
+    first_left_out = kth_largest(values.reshape(1, -1), counted.reshape(1, -1), (room + 1).reshape(1, 1))
     return counted & (values > first_left_out)

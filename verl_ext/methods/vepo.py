@@ -16,7 +16,7 @@ from torch import Tensor
 
 from verl_ext.methods.base import Method, RolloutSignals, bounded
 from verl_ext.methods.registry import register_method
-from verl_ext.methods.rows import check_range, check_rows, check_tokens, largest, prepared, row_count, row_range
+from verl_ext.methods.rows import check_range, check_rows, check_tokens, largest, prepared, row_count, row_range, where
 from verl_ext.signals.request import MAIN_VIEW, Divergence, Entropy, Signal
 
 FLAT_RANGE = 1e-8
@@ -86,9 +86,10 @@ def token_scores(
         check_tokens(name, values, response_mask)
     check_range("divergence_share", divergence_share, 0.0, 1.0)
     valid = response_mask != 0
-    j, d, h = (_normalised(prepared(values, valid), valid) for values in named.values())
-    scores = (1.0 - (1.0 - j) ** divergence_share * (1.0 - d) ** (1.0 - divergence_share)) * h
-    return torch.where(valid, scores, scores.new_zeros(()))
+    j, d, h = (_normalised(values, valid) for values in named.values())
+    # The weighted geometric mean of 1 - J and 1 - D through logarithms, whose floor stands for 0.
+    agreement = torch.lerp(_log_complement(d), _log_complement(j), divergence_share).exp_()
+    return where(valid, agreement.neg_().add_(1.0).mul_(h), 0.0)
 
 
 def token_mask(scores: Tensor, response_mask: Tensor, *, has_image: Tensor, top_fraction: float = 0.2) -> Tensor:
@@ -124,6 +125,12 @@ def token_mask(scores: Tensor, response_mask: Tensor, *, has_image: Tensor, top_
 
 
 def _normalised(values: Tensor, valid: Tensor) -> Tensor:
-    """Min-max normalised over each row, meaningless outside the mask."""
-    low, high = row_range(values, valid)
-    return (values - low) / (high - low).clamp(min=FLAT_RANGE)
+    """A new (B, T) tensor, min-max normalised over each row; meaningless outside the mask."""
+    scores = prepared(values, valid)
+    low, high = row_range(scores, valid)
+    return scores.sub_(low).div_((high - low).clamp(min=FLAT_RANGE))
+
+
+def _log_complement(shares: Tensor) -> Tensor:
+    """log(1 - shares), in place."""
+    return shares.neg_().add_(1.0).clamp_(min=torch.finfo(shares.dtype).tiny).log_()

@@ -137,7 +137,7 @@ def visual_weights(
         gain = _ramp(valid, compensation, schedule, scores.dtype)
         shifted = shifted + shifted * gain * _gate(scores, valid, tail_start, gate_fraction)
     low, high = rows.row_range(shifted, valid)
-    return torch.where(valid & varied, (shifted - low) / (high - low + EPSILON), 0.0)
+    return rows.where(valid & varied, (shifted - low) / (high - low + EPSILON), 0.0)
 
 
 def compensation_ramp(
@@ -190,7 +190,7 @@ def token_factors(
     valid = response_mask != 0
     weights = rows.prepared(visual_weights, valid)
     factors = (weights - (rows.row_mean(weights, valid) - 1.0)).clamp(low, high)
-    return torch.where(valid & (has_image != 0).unsqueeze(-1), factors, 1.0)
+    return rows.where(valid & (has_image != 0).unsqueeze(-1), factors, 1.0)
 
 
 def trajectory_factors(
