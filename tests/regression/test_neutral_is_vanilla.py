@@ -58,13 +58,10 @@ def loss_and_gradients(worker, data):
 
 
 def with_signals(worker, rows):
-    """A training batch with the fields that the ablated pass adds."""
+    """A training batch with the fields that measuring adds."""
     data = batches.batch(rows, calculate_entropy=False, **STEP)
-    for measure in (worker.compute_log_prob, worker.compute_ablated_log_prob):
-        measured = measure(batches.batch(rows, compute_loss=False, calculate_entropy=False, **STEP))
-        for name, value in () if measured is None else measured.items():
-            if torch.is_tensor(value) and name not in ("log_probs", "entropy"):
-                data[name] = value
+    for name, value in workers.measured(worker, rows, **STEP).items():
+        data[name] = value
     return data
 
 

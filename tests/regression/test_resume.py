@@ -34,8 +34,7 @@ def rows():
 
 def train_step(worker, rows, step):
     """One training step on the batch recorded for it; the ablated log-probs and the update's metrics."""
-    scored = batches.batch(rows, seed=step, compute_loss=False, calculate_entropy=False, perception_step=step)
-    signals = worker.compute_ablated_log_prob(scored)
+    signals = workers.measured(worker, rows, seed=step, perception_step=step)
     data = batches.batch(
         rows,
         seed=step,

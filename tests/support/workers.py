@@ -10,6 +10,7 @@ from omegaconf import open_dict
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
+from support import batches
 from support.configuration import configuration
 
 
@@ -43,6 +44,15 @@ def build(*overrides):
     worker = cls(config.actor_rollout_ref, role="actor")
     worker.init_model()
     return worker
+
+
+def measured(worker, rows, **settings):
+    """{field: values} of everything that the two log-prob passes add to a batch."""
+    fields = {}
+    for measure in (worker.compute_log_prob, worker.compute_ablated_log_prob):
+        output = measure(batches.batch(rows, compute_loss=False, calculate_entropy=False, **settings))
+        fields.update({} if output is None else dict(output.items()))
+    return {name: value for name, value in fields.items() if torch.is_tensor(value) and name != "log_probs"}
 
 
 @contextmanager
