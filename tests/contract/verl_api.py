@@ -115,7 +115,7 @@ SYMBOLS = [
         "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.forward_step",
         "integration/forward_step.py",
         overridden=words("self micro_batch loss_function forward_only"),
-        source=('"model_output": detach_tree(model_output)',),
+        source=('"model_output":', "self.prepare_model_outputs("),
     ),
     Symbol(
         "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.prepare_model_inputs",
@@ -125,6 +125,16 @@ SYMBOLS = [
             'micro_batch["temperature"]',
             "torch.nested.to_padded_tensor(",
         ),
+    ),
+    Symbol(
+        "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single",
+        "config/recipe/dapo.yaml",
+        source=('reward_extra_info["acc"] = score',),
+    ),
+    Symbol(
+        "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._dapo_filtered_keys",
+        "config/recipe/dapo.yaml",
+        source=('"reward_extra_info"', "self.filter_groups_metric"),
     ),
     Symbol(
         "verl.workers.engine.utils:postprocess_batch_func",
