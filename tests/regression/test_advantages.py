@@ -222,8 +222,16 @@ def test_text_only_data_warns_once(caplog):
     assert "data.image_key=images" in warnings[0]
 
 
-def test_a_weight_that_is_not_finite_stops_the_step():
+@pytest.mark.parametrize("group", ["pgpo", "papo_g"])
+def test_a_signal_that_is_not_a_number_stops_the_step(group):
     rows = queue.recorded_rows(LENGTHS)
     rows[2]["ablated_log_prob"][1] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"pgpo: advantage weights of rows \[2\]"):
-        computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)
+    with pytest.raises(FloatingPointError, match=r"ablated_log_prob: NaN in rows \[2\]; the step is not taken"):
+        computed(trainer(PerceptionTrainerSync, f"+perception={group}"), rows)
+
+
+def test_a_weight_that_is_not_finite_stops_the_step():
+    rows = queue.recorded_rows(LENGTHS, fields=["visual_similarity_cosine_last_prototype"])
+    rows[2]["visual_similarity_cosine_last_prototype"][1] = float("inf")
+    with pytest.raises(FloatingPointError, match=r"vgpo: advantage weights of rows \[.*2.*\] are not finite"):
+        computed(trainer(PerceptionTrainerSync, "+perception=vgpo"), rows)

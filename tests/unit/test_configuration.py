@@ -364,6 +364,7 @@ def test_views():
 
 VIEW_REFUSALS = [
     (["perception.pgpo.view=masked"], "perception.views", "['ablated']", "add +perception.views.masked.kind=..."),
+    (["+perception.views.x.kind=blank"], "perception.views.x", "blank", "no method compares with it"),
     (["+perception.views.x.kind=blur"], "perception.views.x.kind", "blur", "write one of drop_vision"),
     (["+perception.views.x.knd=blank"], "perception.views.x.knd", "blank", "did you mean 'kind'?"),
     (["perception.views=blank"], "perception.views", "blank", "write views.<name>.kind=..."),

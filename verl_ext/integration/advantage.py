@@ -22,6 +22,18 @@ def method_weights(methods: Sequence[Method], signals: RolloutSignals) -> dict[s
     return {name: _finite(name, weights) for name, weights in named.items() if weights is not None}
 
 
+def refuse_nan(signals: RolloutSignals) -> None:
+    """Stop before a signal that is not a number reaches a weight or the loss.
+
+    Raises:
+        FloatingPointError: names the signal and the rows.
+    """
+    for signal, values in signals.measured.items():
+        bad = (torch.isnan(values) & signals.response_mask).any(dim=-1).nonzero().flatten().tolist()
+        if bad:
+            raise FloatingPointError(f"{signal.field}: NaN in rows {bad[:5]}; the step is not taken")
+
+
 def combined(weights: Mapping[str, Tensor]) -> Tensor | None:
     """(B, T) product of the methods' weights; None if there are none."""
     return reduce(torch.mul, weights.values()) if weights else None

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
@@ -82,6 +82,7 @@ def parse(section: DictConfig | Mapping[str, Any]) -> Perception:
     for method in methods:
         _refuse_unknown_signal(method)
         _refuse_unknown_view(method, views)
+    _refuse_idle_views(methods, views)
     return Perception(options, methods, views)
 
 
@@ -145,6 +146,16 @@ def _refuse_unknown_signal(method: Method) -> None:
         known = ", ".join(kind.__name__ for kind in get_args(Signal))
         remedy = f"{method.name} needs signals that nothing measures; verl_ext.signals.request has {known}"
         raise ConfigurationError(key="perception.methods", value=unknown, remedy=remedy)
+
+
+def _refuse_idle_views(methods: Iterable[Method], views: Mapping[str, AblationSpec]) -> None:
+    named = {
+        getattr(method, field.name) for method in methods for field in fields(method) if field.name.endswith("view")
+    }
+    for view in views:
+        if view != MAIN_VIEW and view not in named:
+            remedy = f"no method compares with it; write perception.<method>.view={view}, or leave it out"
+            raise ConfigurationError(key=f"perception.views.{view}", value=views[view].kind, remedy=remedy)
 
 
 def _refuse_unknown_view(method: Method, views: Mapping[str, AblationSpec]) -> None:

@@ -2,8 +2,8 @@
 """VGPO: advantages scaled by how much each token and each response looks at the image (arXiv 2604.09349).
 
 The formulas follow ``verl/workers/actor/dp_actor.py`` and ``verl/trainer/core_algos.py`` of the official code.
-Deviations: groups are those of ``group_ids``, not runs of adjacent rows; responses with constant scores, without an
-image or without a valid token are left alone and do not shift their group.
+Deviations: groups are those of ``group_ids``, not runs of adjacent rows; the tokens of responses with constant scores
+are left alone; responses without an image or without a valid token are left alone and do not shift their group.
 """
 
 from __future__ import annotations
