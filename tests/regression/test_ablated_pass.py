@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ablated view's log-probabilities depend on the row alone, whatever verl does with the batch."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from support import batches, tiny, workers
+from support import batches, ranks, tiny, workers
 
 from verl_ext.errors import DataError
 
@@ -69,28 +65,8 @@ def test_the_split_into_micro_batches_changes_nothing(worker, rows, split):
 
 
 def test_two_ranks_give_what_one_gives(worker, rows, ablation, tmp_path):
-    port = str(workers.free_port())
-    command = [sys.executable, "-m", "support.two_ranks"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tiny.ROOT / "tests"),
-        "OMP_NUM_THREADS": "1",
-        "TWO_RANKS_METHOD": "compute_ablated_log_prob",
-    }
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), "2", port, str(tmp_path), *ABLATIONS[ablation], "trainer.n_gpus_per_node=2"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    both = [values for rank in range(2) for values in torch.load(tmp_path / f"rank{rank}.pt")["ablated_log_prob"]]
-    assert close(both, ablated(worker, rows))
+    both = ranks.both(tmp_path, "compute_ablated_log_prob", *ABLATIONS[ablation])
+    assert close(both["ablated_log_prob"], ablated(worker, rows))
 
 
 def test_the_clean_view_is_another(worker, rows):

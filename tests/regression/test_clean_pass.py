@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signals measured in and beside verl's old-log-prob pass: right, whatever verl does with the batch."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
-from support import batches, tiny, workers
+from support import batches, ranks, tiny, workers
 from verl.utils import tensordict_utils as tu
 
 from verl_ext.signals import truncated_entropy, visual_similarity
@@ -176,29 +173,9 @@ def test_packed_and_padded_engines_agree(rows, expected):
     assert close(result, expected)
 
 
-def test_two_ranks_give_what_one_gives(rows, expected, tmp_path):
-    port = str(workers.free_port())
-    command = [sys.executable, "-m", "support.two_ranks"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tiny.ROOT / "tests"),
-        "OMP_NUM_THREADS": "1",
-        "TWO_RANKS_METHOD": "compute_log_prob",
-    }
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), "2", port, str(tmp_path), *EVERYTHING, "trainer.n_gpus_per_node=2"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
-    assert close({name: [*ranks[0][name], *ranks[1][name]] for name in SIGNALS}, expected)
+def test_two_ranks_give_what_one_gives(expected, tmp_path):
+    both = ranks.both(tmp_path, "compute_log_prob", *EVERYTHING)
+    assert close({name: both[name] for name in SIGNALS}, expected)
 
 
 def test_measuring_does_not_change_verls_own_results(worker, rows):
