@@ -270,6 +270,7 @@ VALIDATED_KEYS = words(
     actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
     actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels
     actor_rollout_ref.actor.ulysses_sequence_parallel_size
+    actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size
     data.image_key data.max_prompt_length data.filter_overlong_prompts data.custom_cls.path data.custom_cls.name
     """
 )

@@ -222,16 +222,32 @@ def test_text_only_data_warns_once(caplog):
     assert "data.image_key=images" in warnings[0]
 
 
-@pytest.mark.parametrize("group", ["pgpo", "papo_g"])
-def test_a_signal_that_is_not_a_number_stops_the_step(group):
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [
+        ("pgpo", "ablated_log_prob", float("nan")),
+        ("papo_g", "ablated_log_prob", float("nan")),
+        ("vgpo", "visual_similarity_cosine_last_prototype", float("inf")),
+        ("vepo", "visual_jsd", float("inf")),
+    ],
+)
+def test_a_broken_signal_stops_the_step(group, field, value):
+    made = trainer(PerceptionTrainerSync, f"+perception={group}")
+    fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
+    rows = queue.recorded_rows(LENGTHS, fields=fields)
+    rows[2][field][1] = value
+    with pytest.raises(FloatingPointError, match=rf"{field}: NaN or infinite in rows \[2\]; the step is not taken"):
+        computed(made, rows)
+
+
+def test_a_token_that_is_impossible_without_the_image_is_allowed():
     rows = queue.recorded_rows(LENGTHS)
-    rows[2]["ablated_log_prob"][1] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"ablated_log_prob: NaN in rows \[2\]; the step is not taken"):
-        computed(trainer(PerceptionTrainerSync, f"+perception={group}"), rows)
+    rows[2]["ablated_log_prob"][1] = -float("inf")
+    assert all(torch.isfinite(values).all() for values in advantages_of("pgpo", rows=rows).values())
 
 
 def test_a_weight_that_is_not_finite_stops_the_step():
-    rows = queue.recorded_rows(LENGTHS, fields=["visual_similarity_cosine_last_prototype"])
-    rows[2]["visual_similarity_cosine_last_prototype"][1] = float("inf")
-    with pytest.raises(FloatingPointError, match=r"vgpo: advantage weights of rows \[.*2.*\] are not finite"):
-        computed(trainer(PerceptionTrainerSync, "+perception=vgpo"), rows)
+    rows = queue.recorded_rows(LENGTHS)
+    rows[2]["old_log_probs"][1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"pgpo: advantage weights of rows \[2\] are not finite"):
+        computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)

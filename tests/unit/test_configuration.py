@@ -22,7 +22,7 @@ from verl_ext.signals.request import AblatedLogProb
 
 PGPO_GROUP, PAPO_GROUP = "+perception=pgpo", "+perception=papo_g"
 FUSED = "actor_rollout_ref.model.use_fused_kernels"
-SPLIT = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
+SPLITS = [f"actor_rollout_ref.actor.{section}ulysses_sequence_parallel_size" for section in ("", "fsdp_config.")]
 
 
 @pytest.fixture(scope="module")
@@ -342,12 +342,16 @@ def test_sampled_and_hidden_state_signals_need_no_logits(group):
     validate(configuration(f"+perception={group}", f"{FUSED}=True"))
 
 
-def test_fused_kernels_and_split_sequences():
-    validate(configuration(PGPO_GROUP, f"{SPLIT}=2"))
-    full = "perception.pgpo.divergence=jsd"
-    says(refusal(PGPO_GROUP, full, f"{FUSED}=True"), FUSED, "True", "visual_jsd", "write False")
-    says(refusal(PGPO_GROUP, full, f"{SPLIT}=2"), SPLIT, "2", "visual_jsd", "write 1")
-    says(refusal("+perception=vgpo", f"{SPLIT}=2"), SPLIT, "2", "visual_similarity_cosine_last_prototype", "write 1")
+def test_signals_from_logits_go_without_fused_kernels():
+    error = refusal(PGPO_GROUP, "perception.pgpo.divergence=jsd", f"{FUSED}=True")
+    says(error, FUSED, "True", "visual_jsd", "write False")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_split_sequences(split):
+    validate(configuration(PGPO_GROUP, f"{split}=2"))
+    says(refusal(PGPO_GROUP, "perception.pgpo.divergence=jsd", f"{split}=2"), split, "2", "visual_jsd", "write 1")
+    says(refusal("+perception=vgpo", f"{split}=2"), split, "2", "visual_similarity_cosine_last_prototype", "write 1")
 
 
 # Views

@@ -75,6 +75,13 @@ def test_extreme_logits(top_p):
     torch.testing.assert_close(truncated_entropy(logits, top_p), torch.tensor(expected), atol=1e-6, rtol=0.0)
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 8.0], ids=["flat", "wide", "narrow"])
+def test_large_vocabularies_with_wide_and_narrow_nuclei(scale):
+    logits = scale * torch.randn(5, 3000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = [reference(row.tolist(), 0.9) for row in logits]
+    assert truncated_entropy(logits, 0.9).tolist() == pytest.approx(expected, abs=1e-9)
+
+
 def test_full_entropy_is_torchs():
     logits = torch.randn(4, 7, 30)
     expected = torch.distributions.Categorical(logits=logits).entropy()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from verl_ext.methods.base import Method, RolloutSignals
+from verl_ext.signals.request import AblatedLogProb
 
 
 def method_weights(methods: Sequence[Method], signals: RolloutSignals) -> dict[str, Tensor]:
@@ -22,16 +23,19 @@ def method_weights(methods: Sequence[Method], signals: RolloutSignals) -> dict[s
     return {name: _finite(name, weights) for name, weights in named.items() if weights is not None}
 
 
-def refuse_nan(signals: RolloutSignals) -> None:
-    """Stop before a signal that is not a number reaches a weight or the loss.
+def refuse_broken(signals: RolloutSignals) -> None:
+    """Stop before a broken number reaches a weight or the loss.
+
+    Of log-probabilities -inf is none: a token may be impossible without the image.
 
     Raises:
         FloatingPointError: names the signal and the rows.
     """
     for signal, values in signals.measured.items():
-        bad = (torch.isnan(values) & signals.response_mask).any(dim=-1).nonzero().flatten().tolist()
+        broken = torch.isnan(values) if isinstance(signal, AblatedLogProb) else ~torch.isfinite(values)
+        bad = (broken & signals.response_mask).any(dim=-1).nonzero().flatten().tolist()
         if bad:
-            raise FloatingPointError(f"{signal.field}: NaN in rows {bad[:5]}; the step is not taken")
+            raise FloatingPointError(f"{signal.field}: NaN or infinite in rows {bad[:5]}; the step is not taken")
 
 
 def combined(weights: Mapping[str, Tensor]) -> Tensor | None:

@@ -143,7 +143,8 @@ def _compared_with(model: torch.nn.Module, clean: Tensor, ablated_batch: TensorD
 def _kept(signal: Signal, compared: ViewComparison, ablated: Mapping[str, Tensor], micro_batch: TensorDict) -> Tensor:
     """(B, j) jagged fp32 values of one signal of a paired view."""
     if isinstance(signal, AblatedLogProb):
-        return response_from_nested(ablated["log_probs"], micro_batch["responses"].to(ablated["log_probs"].device))
+        log_probs = ablated["log_probs"]
+        return response_from_nested(log_probs, micro_batch["responses"].to(log_probs.device)).float()
     if isinstance(signal, Divergence):
         return as_response_field(compared.kl if signal.kind == "kl" else compared.jsd, micro_batch)
     return as_response_field(compared.ablated_entropy, micro_batch)

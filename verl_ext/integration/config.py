@@ -149,9 +149,8 @@ def _refuse_unknown_signal(method: Method) -> None:
 
 
 def _refuse_idle_views(methods: Iterable[Method], views: Mapping[str, AblationSpec]) -> None:
-    named = {
-        getattr(method, field.name) for method in methods for field in fields(method) if field.name.endswith("view")
-    }
+    named = {getattr(method, field.name) for method in methods for field in fields(method) if "view" in field.name}
+    named |= {view_of(signal) for method in methods for signal in method.signals()}
     for view in views:
         if view != MAIN_VIEW and view not in named:
             remedy = f"no method compares with it; write perception.<method>.view={view}, or leave it out"

@@ -21,7 +21,7 @@ TOTAL_STEPS = "perception_total_steps"
 BaseLoss = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
 
 
-def perception_loss(
+def loss_with_terms(
     model_output: dict[str, torch.Tensor],
     data: TensorDict,
     dp_group: Any = None,

@@ -17,7 +17,7 @@ from verl.utils.debug import marked_timer
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.ablated_pass import INPUT_FIELDS
-from verl_ext.integration.advantage import combined, method_weights, refuse_nan, without_equal_reward_groups
+from verl_ext.integration.advantage import combined, method_weights, refuse_broken, without_equal_reward_groups
 from verl_ext.integration.agreement import log_prob_correlation, require_agreement
 from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.config import Perception, parse
@@ -82,7 +82,7 @@ class PerceptionTrainerMixin(Base):
         batch = super()._compute_advantage(batch, metrics=metrics)
         rollout = RolloutBatch.fetch(batch, *self._advantage_fields())
         signals = rollout.signals(self.perception.signals, self._progress())
-        refuse_nan(signals)
+        refuse_broken(signals)
         self._warn_without_images(signals)
         if self.perception.signals:
             metrics.update(signal_metrics(signals))

@@ -14,6 +14,10 @@ from verl_ext.signals.request import Similarity, needs_logits
 TRAINER_MODES = ("perception_sync", "perception_colocate_async")
 MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
+SEQUENCE_PARALLEL_KEYS = (
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
+)
 GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
 
 
@@ -96,11 +100,13 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
     if logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
         remedy = f"fused kernels never produce the logits that {', '.join(logits)} needs; write False"
         raise _error(config, "actor_rollout_ref.model.use_fused_kernels", remedy)
-    sharded = "actor_rollout_ref.actor.ulysses_sequence_parallel_size"
     states = sorted(signal.field for signal in perception.signals if isinstance(signal, Similarity))
-    if (logits or states) and int(_get(config, sharded, 1) or 1) > 1:
-        remedy = f"{', '.join(logits + states)} cannot be measured yet where a sequence is split over ranks; write 1"
-        raise _error(config, sharded, remedy)
+    for sharded in SEQUENCE_PARALLEL_KEYS if logits or states else ():
+        if int(_get(config, sharded, 1) or 1) > 1:
+            remedy = (
+                f"{', '.join(logits + states)} cannot be measured yet where a sequence is split over ranks; write 1"
+            )
+            raise _error(config, sharded, remedy)
 
 
 def _get(config: DictConfig, key: str, default: Any = None) -> Any:

@@ -21,7 +21,7 @@ from verl_ext.integration.clean_pass import measuring
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.forward_step import forward_step_replaced
 from verl_ext.integration.image_tokens import check_image_tokens, count_vision_tokens
-from verl_ext.integration.loss import HAS_IMAGE, perception_loss
+from verl_ext.integration.loss import HAS_IMAGE, loss_with_terms
 from verl_ext.integration.model_facts import model_facts
 from verl_ext.integration.plan import log_prob_fields, plan
 from verl_ext.integration.position_ids import repair_position_ids
@@ -52,7 +52,7 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
             name: Ablation(spec, self.model_facts, perception.options.seed) for name, spec in perception.views.items()
         }
         self.loss_fn = partial(
-            perception_loss,
+            loss_with_terms,
             base_loss=self.loss_fn,
             config=self.loss_fn.keywords["config"],
             methods=[method for method in perception.methods if type(method).loss_terms is not Method.loss_terms],

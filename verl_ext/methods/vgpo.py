@@ -137,7 +137,8 @@ def visual_weights(
         gain = _ramp(valid, compensation, schedule, scores.dtype)
         shifted = shifted + shifted * gain * _gate(scores, valid, tail_start, gate_fraction)
     low, high = rows.row_range(shifted, valid)
-    return rows.where(valid & varied, (shifted - low) / (high - low + EPSILON), 0.0)
+    # Without the released 1e-8, which makes the sum of a short response depend on its range.
+    return rows.where(valid & varied, (shifted - low) / rows.where(high > low, high - low, 1.0), 0.0)
 
 
 def compensation_ramp(

@@ -12,6 +12,10 @@ from torch import Tensor
 from verl_ext.signals.temperature import temperature_column
 
 
+USUAL_NUCLEUS = 1024
+"""Tokens that nearly always hold the nucleus; finding them is ten times faster than sorting a whole vocabulary."""
+
+
 @torch.no_grad()
 def truncated_entropy(
     logits: Tensor, top_p: float, *, temperature: float | Tensor = 1.0, chunk_size: int = 128
@@ -19,7 +23,8 @@ def truncated_entropy(
     """Entropy (nats) of the nucleus of each distribution.
 
     The nucleus is the smallest set of most likely tokens whose probability reaches `top_p`, the token that crosses it
-    included, renormalised. A nucleus of one token has entropy exactly 0; ``top_p=1`` gives the full entropy.
+    included, renormalised. A nucleus of one token has entropy exactly 0; ``top_p=1`` gives the full entropy. With
+    vocabularies of more than 1024 tokens one number a chunk is read back from the device.
 
     Args:
         logits: (..., V) floating point; -inf for impossible tokens.
@@ -62,8 +67,10 @@ def entropy_of(log_probs: Tensor) -> Tensor:
 
 
 def _nucleus(log_probs: Tensor, top_p: float) -> Tensor:
-    """(n, V) renormalised log-probabilities, most likely first, -inf outside the nucleus."""
-    ordered = log_probs.sort(dim=-1, descending=True).values
+    """(n, k) renormalised log-probabilities, most likely first, -inf outside the nucleus."""
+    ordered = log_probs.topk(min(USUAL_NUCLEUS, log_probs.shape[-1]), dim=-1).values
+    if ordered.shape[-1] < log_probs.shape[-1] and ordered.exp().sum(dim=-1).amin() < top_p:
+        ordered = log_probs.sort(dim=-1, descending=True).values
     more_likely = ordered[:, :-1].exp().cumsum(dim=-1)
     ordered[:, 1:].masked_fill_(more_likely >= top_p, -math.inf)
     return ordered.log_softmax(dim=-1)

@@ -14,6 +14,9 @@ MAIN_VIEW = "ablated"
 CLEAN_VIEW = "clean"
 """The view with the image as it is."""
 
+KINDS = ("kl", "jsd")
+"""Divergences over the whole vocabulary."""
+
 
 @dataclass(frozen=True)
 class AblatedLogProb:
@@ -34,10 +37,17 @@ class Divergence:
     Attributes:
         kind: "kl" for KL(clean || ablated), "jsd" for the Jensen-Shannon divergence.
         view: the ablated view.
+
+    Raises:
+        ValueError: `kind` is neither.
     """
 
     kind: str = "kl"
     view: str = MAIN_VIEW
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {KINDS}")
 
     @property
     def field(self) -> str:
@@ -50,12 +60,20 @@ class Entropy:
     """Entropy (nats) of the distribution that each token was drawn from.
 
     Attributes:
-        top_p: below 1, entropy of the smallest set of most likely tokens that holds this much probability.
+        top_p: below 1, entropy of the smallest set of most likely tokens that holds this much probability; of the
+            clean view only.
         view: the clean or an ablated view.
+
+    Raises:
+        ValueError: `top_p` is not in (0, 1], or not 1 for an ablated view.
     """
 
     top_p: float = 1.0
     view: str = CLEAN_VIEW
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.top_p <= 1.0 or (self.top_p < 1.0 and self.view != CLEAN_VIEW):
+            raise ValueError(f"top_p is {self.top_p!r}; it must be in (0, 1], and 1 for an ablated view")
 
     @property
     def field(self) -> str:
@@ -91,8 +109,8 @@ def needs_logits(signal: Signal) -> bool:
 
 def view_of(signal: Signal) -> str | None:
     """Name of the ablated view that the signal compares with; None if it needs none."""
-    view = None if isinstance(signal, Similarity) else signal.view
-    return None if view == CLEAN_VIEW else view
+    of_clean_view = isinstance(signal, Entropy) and signal.view == CLEAN_VIEW
+    return None if of_clean_view or isinstance(signal, Similarity) else signal.view
 
 
 def _suffix(view: str) -> str:
