@@ -58,7 +58,8 @@ def test_it_trains(group, runs):
     assert sorted(run.steps) == [1, 2]
     for logged in run.steps.values():
         assert all(math.isfinite(logged[name]) for name in ("actor/loss", "actor/pg_loss", "actor/grad_norm"))
-        assert logged["actor/grad_norm"] > 0
+        # Without a group filter every group of a step may be all right or all wrong, and teach nothing.
+        assert logged["actor/grad_norm"] > 0 or logged["critic/advantages/max"] < 0.1
         assert logged["perception/image_rows"] == 1.0
         assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert all(math.isfinite(logged[name]) for name in metrics)

@@ -228,3 +228,55 @@ def test_a_paired_view_gives_the_log_probs_of_a_separate_one(rows):
     assert set(got) == {"ablated_log_prob", "visual_kl"}
     assert close({"x": got["ablated_log_prob"]}, {"x": list(wanted)})
     assert paired.plan.separate == ()
+
+
+BF16 = [
+    "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16",
+    *(f"actor_rollout_ref.actor.fsdp_config.mixed_precision.{name}_dtype=bf16" for name in ("param", "reduce")),
+]
+
+
+def test_half_precision_agrees_with_single(rows, expected):
+    """The engine computes in bf16; what is accumulated over layers and vocabulary is fp32."""
+    half = workers.build(*EVERYTHING, *BF16)
+    assert {parameter.dtype for parameter in half.actor.engine.module.parameters()} == {torch.bfloat16}
+    got = measured(half, rows)
+    for name, values in got.items():
+        wanted = torch.cat(expected[name])
+        assert torch.cat(values).dtype == torch.float32
+        assert torch.corrcoef(torch.stack([torch.cat(values), wanted]))[0, 1] > 0.98, name
+    means = torch.cat(got["visual_similarity_cosine_all_pairwise_mean"])
+    torch.testing.assert_close(
+        means, torch.cat(expected["visual_similarity_cosine_all_pairwise_mean"]), atol=0.01, rtol=0
+    )
+
+
+class TestLoRA:
+    """An adapter on every linear layer but the head, as verl puts it; the reference is the actor without it."""
+
+    LORA = ("actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=8")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def lora(cls):
+        return workers.build(*EVERYTHING, *cls.LORA)
+
+    def test_a_fresh_adapter_changes_nothing(self, lora, rows, expected):
+        assert any("lora_A" in name for name, _ in lora.actor.engine.module.named_parameters())
+        assert close(measured(lora, rows), expected)
+
+    def test_a_trained_adapter_changes_every_signal(self, lora, rows, expected):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in lora.actor.engine.module.named_parameters():
+                if "lora_B" in name:
+                    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+                    local.copy_(0.05 * torch.randn(local.shape, generator=generator))
+        got = measured(lora, rows)
+        assert got.keys() == expected.keys()
+        assert not any(close({name: got[name]}, {name: expected[name]}) for name in got)
+
+    def test_the_reference_pass_measures_nothing(self, lora, rows):
+        plain = {name: value for name, value in PASS.items() if not name.startswith("perception")}
+        output = lora.compute_log_prob(batches.batch(rows, no_lora_adapter=True, **plain))
+        assert not set(output.keys()) & {*SIGNALS, "has_image"}

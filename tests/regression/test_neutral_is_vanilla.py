@@ -4,7 +4,13 @@
 import pytest
 import torch
 from support import batches, tiny, workers
+from support.configuration import configuration
 from verl.utils import tensordict_utils as tu
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from verl_ext.integration.advantage import combined, method_weights
+from verl_ext.integration.config import parse
+from verl_ext.methods.base import RolloutSignals
 
 # PAPO's recipe has a reference KL and another clip; the comparison is about the method, so both sides use GRPO's.
 PAPO = [
@@ -109,6 +115,55 @@ def test_without_a_loss_term_the_loss_is_verls(vanilla, vlm, overrides):
     method = workers.build(*overrides, "recipe=grpo")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     assert_same(loss_and_gradients(method, with_signals(method, rows)), expected)
+
+
+WEIGHTING = {
+    "pgpo": ["perception.pgpo.threshold=0", "perception.pgpo.boost=0"],
+    "pepo_g": ["perception.pepo.strength=0"],
+    "vgpo": ["perception.vgpo.token_reweighting=False", "perception.vgpo.trajectory_reweighting=False"],
+    "vppo": ["perception.vppo.top_fraction=1", "perception.vppo.floor=1"],
+    "tor": [f"perception.tor.{part}_weight=1" for part in ("reasoning", "perception", "other")],
+    "vepo": ["perception.vepo.top_fraction=1"],
+}
+
+
+def with_weighted_advantages(worker, rows, methods):
+    """A training batch whose advantages the methods have weighted by what the worker measured."""
+    measured = workers.measured(worker, rows, **{**STEP, "calculate_entropy": True})
+    data = with_signals(worker, rows)
+    wanted = frozenset().union(*(method.signals() for method in methods))
+    entropy = response_from_nested(measured["entropy"], data["response_mask"])
+    fields = {**measured, "entropy": entropy}
+    signals = RolloutSignals(
+        response_mask=data["response_mask"].to_padded_tensor(0).bool(),
+        has_image=measured["has_image"],
+        group_ids=torch.arange(len(rows)) // 2,
+        old_log_prob=data["old_log_probs"].to_padded_tensor(0.0),
+        measured={signal: fields[signal.field].to_padded_tensor(0.0) for signal in wanted},
+        progress=0.5,
+    )
+    weights = combined(method_weights(methods, signals))
+    if weights is not None:
+        weighted = data["advantages"].to_padded_tensor(0.0) * weights
+        data["advantages"] = response_to_nested(weighted, data["response_mask"])
+    return data
+
+
+@pytest.mark.parametrize("group", WEIGHTING)
+@pytest.mark.parametrize("neutral", [True, False], ids=["neutral", "acting"])
+def test_weights_change_the_gradient_unless_they_are_neutral(vanilla, vlm, group, neutral):
+    rows = batches.rows(vlm)
+    no_term = ["perception.vppo.entropy_coef=0"] if group == "vppo" else []
+    overrides = [f"+perception={group}", "recipe=grpo", *no_term, *(WEIGHTING[group] if neutral else [])]
+    worker = workers.build(*overrides)
+    methods = parse(configuration(*overrides).perception).methods
+    got = loss_and_gradients(worker, with_weighted_advantages(worker, rows, methods))
+    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
+    if neutral:
+        assert_same(got, expected)
+    else:
+        assert got[0] != expected[0]
+        assert largest_difference(got, expected) > 1e-6
 
 
 @pytest.mark.parametrize("group", ["papo_g", "vppo", "dvrp"])

@@ -50,7 +50,7 @@ def measured(worker, rows, **settings):
     """{field: values} of everything that the two log-prob passes add to a batch."""
     fields = {}
     for measure in (worker.compute_log_prob, worker.compute_ablated_log_prob):
-        output = measure(batches.batch(rows, compute_loss=False, calculate_entropy=False, **settings))
+        output = measure(batches.batch(rows, **{"compute_loss": False, "calculate_entropy": False, **settings}))
         fields.update({} if output is None else dict(output.items()))
     return {name: value for name, value in fields.items() if torch.is_tensor(value) and name != "log_probs"}
 

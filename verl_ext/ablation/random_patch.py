@@ -39,10 +39,16 @@ def random_patch(
     """
     _check(patch_size, probability, generator)
     if isinstance(image, Image.Image):
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.asarray(_in_rgb(image))
         return Image.fromarray(_blacken(pixels, patch_size, probability, generator))
     _check_array(image)
     return _blacken(image, patch_size, probability, generator)
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    # Pillow converts premultiplied alpha only to the same mode without it.
+    plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+    return (image.convert(plain) if plain else image).convert("RGB")
 
 
 def _blacken(

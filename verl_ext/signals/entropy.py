@@ -11,7 +11,6 @@ from torch import Tensor
 
 from verl_ext.signals.temperature import temperature_column
 
-
 USUAL_NUCLEUS = 1024
 """Tokens that nearly always hold the nucleus; finding them is ten times faster than sorting a whole vocabulary."""
 
