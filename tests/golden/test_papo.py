@@ -1,42 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """PAPO against vectors produced by the official code."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from support.golden import GRADIENT, LOSS, dual_clip, load, token_mean
 
 from verl_ext.methods.papo import coefficient_schedule, double_entropy_loss, perception_loss
 from verl_ext.signals import sampled_k3
 
-DATA = Path(__file__).parent / "data"
-LOSS = {"atol": 3e-6, "rtol": 3e-5}
-GRADIENT = {"atol": 2e-7, "rtol": 2e-4}
-
-
-def load(name):
-    arrays = np.load(DATA / f"{name}.npz", allow_pickle=False)
-    return {key: torch.from_numpy(arrays[key]) for key in arrays}, json.loads((DATA / f"{name}.json").read_text())
-
-
-def token_mean(values, mask):
-    return (values * mask).sum() / (mask.sum() + 1e-8)
-
-
-def dual_clip_loss(log_prob, old, advantages, mask, config):
-    """PPO with a dual clip, the part of the official loss that is not ours."""
-    log_ratio = (log_prob - old).clamp(-20.0, 20.0)
-    low, high = np.log(1.0 - config["clip_ratio_low"]), np.log(1.0 + config["clip_ratio_high"])
-    loss = torch.maximum(-advantages * log_ratio.exp(), -advantages * log_ratio.clamp(low, high).exp())
-    capped = torch.minimum(loss, -advantages * config["clip_ratio_dual"])
-    return token_mean(torch.where(advantages < 0, capped, loss), mask)
-
 
 def full_loss(golden, config, log_prob):
     mask, ablated = golden["in_response_mask"], golden["in_aug_log_probs"]
-    loss = dual_clip_loss(log_prob, golden["in_old_log_probs"], golden["in_advantages"], mask, config)
+    clip = {"low": config["clip_ratio_low"], "high": config["clip_ratio_high"], "dual": config["clip_ratio_dual"]}
+    loss = token_mean(dual_clip(log_prob, golden["in_old_log_probs"], golden["in_advantages"], **clip), mask)
     if not config.get("disable_kl", False):
         loss = loss + config["kl_coef"] * token_mean(sampled_k3(log_prob, golden["in_ref_log_probs"]), mask)
     loss = loss + perception_loss(log_prob, ablated, mask, coef=config["kl_prcp_coef"])

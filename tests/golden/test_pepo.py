@@ -5,27 +5,15 @@
 The similarity of kept token j is read at the token, its entropy one position earlier, where it was predicted.
 """
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from support.golden import GRADIENT, LOSS, WEIGHT, load
 
 from verl_ext.methods.pepo import schedule, token_weights
 from verl_ext.signals import sampled_k3, truncated_entropy, visual_similarity
 
-DATA = Path(__file__).parent / "data"
-LOSS = {"atol": 3e-6, "rtol": 3e-5}
-GRADIENT = {"atol": 2e-7, "rtol": 2e-4}
-WEIGHT = {"atol": 1e-4, "rtol": 0.0}
 SCORE = {"atol": 2e-6, "rtol": 1e-5}
 CASES = ["pepo_default", "pepo_length1_and_full"]
-
-
-def load(name):
-    arrays = np.load(DATA / f"{name}.npz", allow_pickle=False)
-    return {key: torch.from_numpy(arrays[key]) for key in arrays}, json.loads((DATA / f"{name}.json").read_text())
 
 
 def image_mask(golden, meta):

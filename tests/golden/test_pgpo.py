@@ -1,23 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PGPO against the independent float64 reference."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from support.golden import WEIGHT, load
 
 from verl_ext.methods.pgpo import token_weights
 from verl_ext.signals import sampled_k3
-
-DATA = Path(__file__).parent / "data"
-WEIGHT = {"atol": 1e-4, "rtol": 0.0}
-
-
-def load(name):
-    arrays = np.load(DATA / f"{name}.npz", allow_pickle=False)
-    return {key: torch.from_numpy(arrays[key]) for key in arrays}, json.loads((DATA / f"{name}.json").read_text())
 
 
 def weights_of(golden, meta, dtype):

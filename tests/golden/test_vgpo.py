@@ -1,25 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """VGPO against vectors produced by the official code."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from support.golden import GRADIENT, LOSS, WEIGHT, dual_clip, load, token_mean
 
 from verl_ext.methods.vgpo import compensation_ramp, token_factors, trajectory_factors, visual_weights
 
-DATA = Path(__file__).parent / "data"
-WEIGHT = {"atol": 1e-4, "rtol": 0.0}
-LOSS = {"atol": 3e-6, "rtol": 3e-5}
-GRADIENT = {"atol": 2e-7, "rtol": 2e-4}
 CASES = ["vgpo_default_16x8", "vgpo_intra_only"]
-
-
-def load(name):
-    arrays = np.load(DATA / f"{name}.npz", allow_pickle=False)
-    return {key: torch.from_numpy(arrays[key]) for key in arrays}, json.loads((DATA / f"{name}.json").read_text())
 
 
 def focus_of(golden, meta):
@@ -51,17 +39,6 @@ def factors_of(golden, meta, weights):
     if meta["config"]["use_inter_trajectory_reweighting"]:
         factors = factors * trajectory_factors(weights, mask, golden["in_uid"], has_image=has_image)[:, None]
     return factors
-
-
-def dual_clip_loss(log_prob, old, advantages, mask, clip_ratio_high):
-    """PPO with the fork's default lower clip and dual clip, the part of the official loss that is not ours."""
-    log_ratio = log_prob - old
-    low, high = np.log(1.0 - 0.2), np.log(1.0 + clip_ratio_high)
-    loss = torch.maximum(
-        -advantages * log_ratio.clamp(-20.0, 20.0).exp(), -advantages * log_ratio.clamp(low, high).exp()
-    )
-    loss = torch.where(advantages < 0, torch.minimum(loss, -3.0 * advantages), loss)
-    return (loss * mask).sum() / (mask.sum() + 1e-8)
 
 
 def minmax(values, valid):
@@ -121,7 +98,7 @@ def test_loss_and_gradient(name):
     log_prob = golden["in_log_probs"].requires_grad_()
     advantages = golden["in_advantages"] * factors_of(golden, meta, weights_of(golden, meta))
     old, mask = golden["in_old_log_probs"], golden["in_response_mask"]
-    loss = dual_clip_loss(log_prob, old, advantages, mask, meta["config"]["clip_ratio_high"])
+    loss = token_mean(dual_clip(log_prob, old, advantages, high=meta["config"]["clip_ratio_high"]), mask)
     loss.backward()
     torch.testing.assert_close(loss.detach(), golden["out_pg_loss_per_micro"][0], **LOSS)
     torch.testing.assert_close(log_prob.grad, golden["out_grad_log_probs"], **GRADIENT)

@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """VPPO against vectors produced by the official code."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from support.golden import GRADIENT, LOSS, WEIGHT, dual_clip, load, token_mean
 
 from verl_ext.methods import rows
 from verl_ext.methods.vppo import token_mask, top_count, trajectory_factors
 from verl_ext.signals import sampled_k3
 
-DATA = Path(__file__).parent / "data"
-WEIGHT = {"atol": 1e-4, "rtol": 0.0}
-LOSS = {"atol": 3e-6, "rtol": 3e-5}
-GRADIENT = {"atol": 2e-7, "rtol": 2e-4}
 FRACTIONS = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.9]
 CASES = ["vppo_default", "vppo_tgf_only"]
-
-
-def load(name):
-    arrays = np.load(DATA / f"{name}.npz", allow_pickle=False)
-    return {key: torch.from_numpy(arrays[key]) for key in arrays}, json.loads((DATA / f"{name}.json").read_text())
 
 
 def dependency_of(golden):
@@ -46,21 +35,6 @@ def factors_of(golden, config):
         return torch.ones(len(mask))
     has_image = torch.ones(len(mask), dtype=torch.bool)
     return trajectory_factors(dependency_of(golden), mask, has_image=has_image, floor=config["advantage_scaling_min"])
-
-
-def token_mean(values, mask):
-    return (values * mask).sum() / (mask.sum() + 1e-8)
-
-
-def dual_clip_values(log_prob, old, advantages, config):
-    """PPO with a dual clip, the part of the official loss that is not ours."""
-    log_ratio = log_prob - old
-    low, high = np.log(1.0 - config["clip_ratio_low"]), np.log(1.0 + config["clip_ratio_high"])
-    loss = torch.maximum(
-        -advantages * log_ratio.clamp(-20.0, 20.0).exp(), -advantages * log_ratio.clamp(low, high).exp()
-    )
-    capped = torch.minimum(loss, -advantages * config["clip_ratio_dual"])
-    return torch.where(advantages < 0, capped, loss)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +78,8 @@ def test_loss_and_gradient(name):
     config, mask = meta["config"], golden["in_response_mask"]
     log_prob = golden["in_log_probs"].requires_grad_()
     advantages = factors_of(golden, config)[:, None] * golden["in_advantages"]
-    values = dual_clip_values(log_prob, golden["in_old_log_probs"], advantages, config)
+    clip = {"low": config["clip_ratio_low"], "high": config["clip_ratio_high"], "dual": config["clip_ratio_dual"]}
+    values = dual_clip(log_prob, golden["in_old_log_probs"], advantages, **clip)
     loss = token_mean(values * mask_of(golden, config), mask)
     penalty = config["entropy_penalty_coef"] if config["use_entropy_penalty"] else 0.0
     (loss - penalty * token_mean(log_prob, mask)).backward()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from support import queue
 from support.configuration import configuration
+from support.neutral import NEUTRAL, WEIGHTING
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_ext.integration.config import parse
@@ -101,20 +102,6 @@ def test_any_base_estimator_of_verl_can_be_weighted(estimator):
     assert estimator == "grpo" or not same(weighted, grpo)
 
 
-# Every method: signals, weights, and the setting that leaves verl's advantages alone.
-EVERY = {
-    "papo_g": ["perception.papo.coef=0"],
-    "pgpo": ["perception.pgpo.threshold=0", "perception.pgpo.boost=0"],
-    "pepo_g": ["perception.pepo.strength=0"],
-    "vgpo": ["perception.vgpo.token_reweighting=False", "perception.vgpo.trajectory_reweighting=False"],
-    "vppo": ["perception.vppo.top_fraction=1", "perception.vppo.floor=1"],
-    "tor": [f"perception.tor.{part}_weight=1" for part in ("reasoning", "perception", "other")],
-    "vepo": ["perception.vepo.top_fraction=1"],
-    "dvrp": ["perception.dvrp.necessity_coef=0", "perception.dvrp.robustness_coef=0"],
-}
-WEIGHTING = ["pgpo", "pepo_g", "vgpo", "vppo", "tor", "vepo"]
-
-
 def advantages_of(group, *overrides, rows=None, images=True, **put):
     """{key: advantages} of a method over recorded rows, with random values for every signal that it wants."""
     made = trainer(PerceptionTrainerSync, f"+perception={group}", *overrides)
@@ -125,13 +112,13 @@ def advantages_of(group, *overrides, rows=None, images=True, **put):
     return computed(made, rows, **put)[0]
 
 
-@pytest.mark.parametrize("group", EVERY)
+@pytest.mark.parametrize("group", NEUTRAL)
 def test_a_neutral_setting_is_grpo(vanilla, group):
     rows = queue.recorded_rows(LENGTHS)
-    assert same(advantages_of(group, *EVERY[group], rows=rows), computed(vanilla, rows)[0])
+    assert same(advantages_of(group, *NEUTRAL[group], rows=rows), computed(vanilla, rows)[0])
 
 
-@pytest.mark.parametrize("group", EVERY)
+@pytest.mark.parametrize("group", NEUTRAL)
 def test_without_images_every_method_is_grpo(vanilla, group):
     expected, _ = computed(vanilla, queue.recorded_rows(LENGTHS))
     assert same(advantages_of(group, images=False), expected)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from support import batches, tiny, workers
 from support.configuration import configuration
+from support.neutral import NEUTRAL, WEIGHTING
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
@@ -117,16 +118,6 @@ def test_without_a_loss_term_the_loss_is_verls(vanilla, vlm, overrides):
     assert_same(loss_and_gradients(method, with_signals(method, rows)), expected)
 
 
-WEIGHTING = {
-    "pgpo": ["perception.pgpo.threshold=0", "perception.pgpo.boost=0"],
-    "pepo_g": ["perception.pepo.strength=0"],
-    "vgpo": ["perception.vgpo.token_reweighting=False", "perception.vgpo.trajectory_reweighting=False"],
-    "vppo": ["perception.vppo.top_fraction=1", "perception.vppo.floor=1"],
-    "tor": [f"perception.tor.{part}_weight=1" for part in ("reasoning", "perception", "other")],
-    "vepo": ["perception.vepo.top_fraction=1"],
-}
-
-
 def with_weighted_advantages(worker, rows, methods):
     """A training batch whose advantages the methods have weighted by what the worker measured."""
     measured = workers.measured(worker, rows, **{**STEP, "calculate_entropy": True})
@@ -154,7 +145,7 @@ def with_weighted_advantages(worker, rows, methods):
 def test_weights_change_the_gradient_unless_they_are_neutral(vanilla, vlm, group, neutral):
     rows = batches.rows(vlm)
     no_term = ["perception.vppo.entropy_coef=0"] if group == "vppo" else []
-    overrides = [f"+perception={group}", "recipe=grpo", *no_term, *(WEIGHTING[group] if neutral else [])]
+    overrides = [f"+perception={group}", "recipe=grpo", *no_term, *(NEUTRAL[group] if neutral else [])]
     worker = workers.build(*overrides)
     methods = parse(configuration(*overrides).perception).methods
     got = loss_and_gradients(worker, with_weighted_advantages(worker, rows, methods))

@@ -218,8 +218,8 @@ def visual_similarity(
 
     Returns:
         (B, T) float32 (float64 if a layer is float64), detached; 0 where padded and for rows without image tokens.
-        What stands at positions that are neither is ignored. l2 and l1 with "pairwise_mean" visit all pairs of a row, one
-        row after another, and synchronise with the host; everything else does neither.
+        What stands at positions that are neither is ignored. l2 and l1 with "pairwise_mean" visit all pairs, one row
+        after another, and synchronise with the host; everything else does neither.
 
     Raises:
         ValueError: a name, shape or dtype is not as listed, there is no layer, or a position exceeds L - 1 (the last
