@@ -127,6 +127,18 @@ SYMBOLS = [
         ),
     ),
     Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.prepare_model_outputs",
+        "integration/response_logits.py",
+        overridden=words("self output output_args micro_batch logits_processor_func"),
+        source=(
+            'output_args["input_ids_rmpad_rolled"]',
+            'output_args["temperature_rmpad"]',
+            'output_args["temperature"]',
+            'output_args["pad_size"]',
+            "cu_seqlens = input_ids.offsets()",
+        ),
+    ),
+    Symbol(
         "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single",
         "config/recipe/dapo.yaml",
         source=('reward_extra_info["acc"] = score',),

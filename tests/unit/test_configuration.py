@@ -136,6 +136,7 @@ OVERRIDES = [
     (PGPO_GROUP, "record_every", 10),
     (PGPO_GROUP, "record_rows", 3),
     (PGPO_GROUP, "zero_equal_reward_groups", True),
+    (PGPO_GROUP, "response_only_logits", True),
 ]
 
 
@@ -345,6 +346,13 @@ def test_sampled_and_hidden_state_signals_need_no_logits(group):
 def test_signals_from_logits_go_without_fused_kernels():
     error = refusal(PGPO_GROUP, "perception.pgpo.divergence=jsd", f"{FUSED}=True")
     says(error, FUSED, "True", "visual_jsd", "write False")
+
+
+@pytest.mark.parametrize(("key", "value"), [(FUSED, "True"), *((split, "2") for split in SPLITS)])
+def test_response_only_logits_need_a_head_that_sees_whole_sequences(key, value):
+    validate(configuration(PGPO_GROUP, "perception.response_only_logits=True"))
+    error = refusal(PGPO_GROUP, "perception.response_only_logits=True", f"{key}={value}")
+    says(error, key, value, "perception.response_only_logits=True cannot go with it")
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -19,7 +19,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.integration.ablated_pass import AblatedView
 from verl_ext.integration.forward_step import ForwardStep, forward_step_replaced
-from verl_ext.integration.language_model import decoder, head
+from verl_ext.integration.language_model import decoder, head, hooks
 from verl_ext.integration.plan import Plan
 from verl_ext.integration.token_layout import as_response_field, token_layout
 from verl_ext.signals.entropy import truncated_entropy
@@ -80,12 +80,14 @@ def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: En
 
         def read(_head: torch.nn.Module, _args: Any, logits: Tensor) -> None:
             flat = logits.flatten(0, -2)
+            # With response-only logits there are no others.
+            rows = where if len(flat) > len(where) else torch.arange(len(where), device=flat.device)
             parts.extend(
                 truncated_entropy(flat[part], signal.top_p, temperature=_temperature(micro_batch))
-                for part in where.split(TOKEN_CHUNK)
+                for part in rows.split(TOKEN_CHUNK)
             )
 
-        with _hooks(head(model).register_forward_hook(read)):
+        with hooks(head(model).register_forward_hook(read)):
             loss, output = step(micro_batch, *args, **kwargs)
         output["model_output"][signal.field] = as_response_field(torch.cat(parts), micro_batch)
         return loss, output
@@ -176,7 +178,7 @@ def _hidden_states_added(
     if every_layer:
         handles.append(text.layers[0].register_forward_pre_hook(add_input, with_kwargs=True))
         handles += [layer.register_forward_hook(add_output) for layer in text.layers[:-1]]
-    with _hooks(*handles):
+    with hooks(*handles):
         yield
 
 
@@ -189,13 +191,4 @@ def _head_inputs(model: torch.nn.Module, where: Tensor, use: Any) -> AbstractCon
     def read(lm_head: torch.nn.Module, args: Any) -> None:
         use(lm_head, args[0].flatten(0, -2)[where])
 
-    return _hooks(head(model).register_forward_pre_hook(read))
-
-
-@contextmanager
-def _hooks(*handles: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooks(head(model).register_forward_pre_hook(read))

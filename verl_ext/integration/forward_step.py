@@ -15,8 +15,11 @@ whose jagged tensors (one row a sequence of the micro-batch) verl joins over mic
 @contextmanager
 def forward_step_replaced(engine: Any, wrap: Callable[[ForwardStep], ForwardStep]) -> Iterator[None]:
     """While open, `engine` runs every micro-batch through `wrap(its own forward_step)`."""
+    before = vars(engine).get("forward_step")
     engine.forward_step = wrap(engine.forward_step)
     try:
         yield
     finally:
         del engine.forward_step
+        if before is not None:
+            engine.forward_step = before

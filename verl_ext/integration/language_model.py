@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,3 +52,13 @@ def head(model: torch.nn.Module) -> torch.nn.Linear:
 def named_part(model: torch.nn.Module, name: str) -> torch.nn.Module | None:
     """The first module whose last name is `name`; None if there is none."""
     return next((module for path, module in model.named_modules() if path.rsplit(".", 1)[-1] == name), None)
+
+
+@contextmanager
+def hooks(*handles: Any) -> Iterator[None]:
+    """Remove the hooks on leaving."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

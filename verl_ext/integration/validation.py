@@ -14,6 +14,7 @@ from verl_ext.signals.request import Similarity, needs_logits
 TRAINER_MODES = ("perception_sync", "perception_colocate_async")
 MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
+FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
 SEQUENCE_PARALLEL_KEYS = (
     "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
     "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
@@ -97,9 +98,15 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
     if _get(config, "distillation.enabled", False):
         raise _error(config, "distillation.enabled", "its loss replaces the one that methods extend; write False")
     logits = sorted(signal.field for signal in perception.signals if needs_logits(signal))
-    if logits and _get(config, "actor_rollout_ref.model.use_fused_kernels", False):
+    if logits and _get(config, FUSED_KERNELS, False):
         remedy = f"fused kernels never produce the logits that {', '.join(logits)} needs; write False"
-        raise _error(config, "actor_rollout_ref.model.use_fused_kernels", remedy)
+        raise _error(config, FUSED_KERNELS, remedy)
+    if perception.options.response_only_logits:
+        for key in (FUSED_KERNELS, *SEQUENCE_PARALLEL_KEYS):
+            if int(_get(config, key, 0) or 0) > (0 if key == FUSED_KERNELS else 1):
+                raise _error(
+                    config, key, "perception.response_only_logits=True cannot go with it; switch one of them off"
+                )
     states = sorted(signal.field for signal in perception.signals if isinstance(signal, Similarity))
     for sharded in SEQUENCE_PARALLEL_KEYS if logits or states else ():
         if int(_get(config, sharded, 1) or 1) > 1:

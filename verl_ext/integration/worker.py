@@ -25,6 +25,7 @@ from verl_ext.integration.loss import HAS_IMAGE, loss_with_terms
 from verl_ext.integration.model_facts import model_facts
 from verl_ext.integration.plan import log_prob_fields, plan
 from verl_ext.integration.position_ids import repair_position_ids
+from verl_ext.integration.response_logits import compute_response_logits_only
 from verl_ext.integration.vision_tower import allow_image_free_batches
 from verl_ext.methods.base import Method
 
@@ -40,12 +41,13 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model."""
         super().init_model()
-        for worker in (self.actor, self.ref):
-            if worker is not None:
-                allow_image_free_batches(worker.engine.module)  # type: ignore[attr-defined]
+        perception: Perception = parse(self.config.perception)
+        for worker in filter(None, (self.actor, self.ref)):
+            allow_image_free_batches(worker.engine.module)  # type: ignore[attr-defined]
+            if perception.options.response_only_logits:
+                compute_response_logits_only(worker.engine)
         if self.actor is None:
             return
-        perception: Perception = parse(self.config.perception)
         self.model_facts = model_facts(self.actor.model_config)
         self.plan = plan(perception.signals)
         self.ablations = {

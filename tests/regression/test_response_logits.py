@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logits of response tokens alone: the same log-probabilities, entropies, signals, loss and gradients."""
+
+import pytest
+import torch
+from support import batches, tiny, workers
+from verl.utils import tensordict_utils as tu
+from verl.workers.utils.padding import response_from_nested
+
+from verl_ext.integration.language_model import named_part
+
+STEP = {"perception_step": 3, "perception_progress": 0.4, "perception_steps_done": 2, "perception_total_steps": 10}
+EVERYTHING = [
+    "+perception=papo_g",
+    "recipe=grpo",
+    "perception.papo.entropy_coef=0.03",
+    "perception.methods=[papo,pepo,tor,pgpo]",
+    "+perception.pgpo.divergence=kl",
+    "+perception.pgpo.view=noised",
+    "+perception.views.noised.kind=gaussian_noise",
+]
+PACKED = "actor_rollout_ref.model.use_remove_padding=True"
+SHORT = "perception.response_only_logits=True"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    with workers.process_group():
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return batches.rows(tiny.model(torch.float32))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["padded", "packed"])
+def packed(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(packed):
+    """A worker that computes all logits, and one that computes those of responses."""
+    overrides = [*EVERYTHING, *([PACKED] if packed else [])]
+    with workers.transformers_restored():
+        yield workers.build(*overrides), workers.build(*overrides, SHORT)
+
+
+def measured(worker, rows, **settings):
+    data = {"compute_loss": False, "calculate_entropy": True, **STEP, **settings}
+    clean = worker.compute_log_prob(batches.batch(rows, **data))
+    mask = batches.batch(rows)["response_mask"]
+    own = {name: response_from_nested(clean[name], mask) for name in ("log_probs", "entropy")}
+    return {**workers.measured(worker, rows, **data), **own}
+
+
+@pytest.mark.parametrize(
+    "split", [{}, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160}], ids=["fixed", "dynamic"]
+)
+def test_log_probs_are_bit_equal_and_signals_agree(pair, rows, packed, split):
+    full, short = (measured(worker, rows, use_remove_padding=packed, **split) for worker in pair)
+    assert full.keys() == short.keys()
+    assert {"ablated_log_prob", "visual_kl_noised", "entropy_top_p_0.95", "log_probs", "entropy"} <= set(full)
+    for name in full:
+        pairs = [t.values() if t.is_nested else t for t in (full[name], short[name])]
+        if name in ("log_probs", "ablated_log_prob"):
+            assert torch.equal(*pairs), name
+        else:
+            assert torch.allclose(*map(torch.Tensor.double, pairs), atol=1e-5), name
+
+
+def test_the_head_sees_response_tokens_alone(pair, rows, packed):
+    _, short = pair
+    seen = []
+    head = named_part(short.actor.engine.module, "lm_head")
+    handle = head.register_forward_hook(lambda _head, _args, output: seen.append(output.shape))
+    measured(short, rows, use_remove_padding=packed, micro_batch_size_per_gpu=8)
+    handle.remove()
+    responses = sum(row.response_length for row in rows)
+    assert {shape[:-1] for shape in seen} == {(1, responses)}
+    assert responses < sum(len(row.input_ids) for row in rows) / 2
+
+
+def updated(worker, rows, packed):
+    data = batches.batch(rows, calculate_entropy=True, **STEP)
+    for name, value in workers.measured(worker, rows, use_remove_padding=packed, **STEP).items():
+        if name != "entropy":
+            data[name] = value
+    tu.assign_non_tensor(
+        data,
+        use_dynamic_bsz=False,
+        use_fused_kernels=False,
+        use_remove_padding=packed,
+        micro_batch_size_per_gpu=4,
+        global_batch_size=len(rows),
+    )
+    engine = worker.actor.engine
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        output = engine.forward_backward_batch(data, worker.actor.loss_fn, forward_only=False)
+        gradients = {
+            name: p.grad.full_tensor().clone() for name, p in engine.module.named_parameters() if p.grad is not None
+        }
+    return sum(output["loss"]), gradients
+
+
+def test_loss_and_gradients_agree(pair, rows, packed):
+    full, short = (updated(worker, rows, packed) for worker in pair)
+    assert short[0] == pytest.approx(full[0], rel=1e-6)
+    assert full[1].keys() == short[1].keys()
+    largest = max(gradient.abs().max() for gradient in full[1].values())
+    assert largest > 1e-3
+    for name, gradient in full[1].items():
+        assert torch.allclose(short[1][name], gradient, atol=1e-5 * largest, rtol=0), name
