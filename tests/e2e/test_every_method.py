@@ -22,7 +22,7 @@ RUNS = {
     "tor": ([], ["perception/entropy_top_p_0.95/mean", f"{DEPENDENCY}/mean"], True),
     "vepo": ([], ["perception/visual_jsd/mean", "perception/ablated_entropy/mean"], False),
     "dvrp": (
-        ["perception.methods=[dvrp,pepo]"],
+        ["perception.methods=[dvrp,pepo]", "perception.response_only_logits=True"],
         [
             "actor/perception/dvrp/necessity_kl",
             "actor/perception/dvrp/robustness_kl",
