@@ -7,21 +7,12 @@ from support import batches, ranks, tiny, workers
 
 from verl_ext.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("process_group")
+
 SETTINGS = {"compute_loss": False, "calculate_entropy": False}
 ABLATIONS = {"drop_vision": ["+perception=pgpo"], "random_patch": ["+perception=papo_g"]}
 # Another split pads to other lengths, which changes the order of floating-point sums (seen: 2e-6).
 ATOL = 2e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    with workers.process_group():
-        yield
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return batches.rows(tiny.model(torch.float32))
 
 
 @pytest.fixture(scope="module", params=ABLATIONS)

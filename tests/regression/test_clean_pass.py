@@ -11,6 +11,8 @@ from verl.utils import tensordict_utils as tu
 from verl_ext.signals import truncated_entropy, visual_similarity
 from verl_ext.signals.full_vocabulary import logits_divergences
 
+pytestmark = pytest.mark.usefixtures("process_group")
+
 PASS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
 EVERYTHING = [
     "+perception=pgpo",
@@ -30,17 +32,6 @@ SIGNALS = {
 }
 # Another split pads to other lengths, which changes the order of floating-point sums.
 ATOL = 2e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    with workers.process_group():
-        yield
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return batches.rows(tiny.model(torch.float32))
 
 
 def measured(worker, rows, **settings):

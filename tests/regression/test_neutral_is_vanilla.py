@@ -13,18 +13,14 @@ from verl_ext.integration.advantage import combined, method_weights
 from verl_ext.integration.config import parse
 from verl_ext.methods.base import RolloutSignals
 
+pytestmark = pytest.mark.usefixtures("process_group")
+
 # PAPO's recipe has a reference KL and another clip; the comparison is about the method, so both sides use GRPO's.
 PAPO = [
     "+perception=papo_g",
     "recipe=grpo",
 ]
 STEP = {"perception_step": 3, "perception_steps_done": 2, "perception_total_steps": 10}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    with workers.process_group():
-        yield
 
 
 @pytest.fixture(scope="module")

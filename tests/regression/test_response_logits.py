@@ -3,11 +3,13 @@
 
 import pytest
 import torch
-from support import batches, tiny, workers
+from support import batches, workers
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.integration.language_model import named_part
+
+pytestmark = pytest.mark.usefixtures("process_group")
 
 STEP = {"perception_step": 3, "perception_progress": 0.4, "perception_steps_done": 2, "perception_total_steps": 10}
 EVERYTHING = [
@@ -21,17 +23,6 @@ EVERYTHING = [
 ]
 PACKED = "actor_rollout_ref.model.use_remove_padding=True"
 SHORT = "perception.response_only_logits=True"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    with workers.process_group():
-        yield
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return batches.rows(tiny.model(torch.float32))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["padded", "packed"])

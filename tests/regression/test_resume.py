@@ -7,7 +7,9 @@ steps run on recorded batches here. That the data go on where they stopped is te
 
 import pytest
 import torch
-from support import batches, tiny, workers
+from support import batches, workers
+
+pytestmark = pytest.mark.usefixtures("process_group")
 
 TOTAL_STEPS = 10
 OVERRIDES = [
@@ -19,17 +21,6 @@ OVERRIDES = [
     "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
     f"actor_rollout_ref.actor.optim.total_training_steps={TOTAL_STEPS}",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    with workers.process_group():
-        yield
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return batches.rows(tiny.model(torch.float32))
 
 
 def train_step(worker, rows, step):

@@ -52,12 +52,12 @@ def _from_short_logits(prepare: Any) -> Any:
     def prepare_model_outputs(
         output: Any, output_args: dict[str, Any], micro_batch: TensorDict, **kwargs: Any
     ) -> dict[str, Tensor]:
-        ids, responses = micro_batch["input_ids"], micro_batch["responses"]
-        where = _predictors(ids, responses)
-        labels = ids.values()[where + 1]
+        ids = micro_batch["input_ids"]
         short = micro_batch.copy()
-        short["input_ids"] = nested_tensor_from_jagged(labels, responses.offsets())
         tu.assign_non_tensor(short, use_remove_padding=True)
+        where = token_layout(short, ()).tokens - 1
+        labels = ids.values()[where + 1]
+        short["input_ids"] = nested_tensor_from_jagged(labels, micro_batch["responses"].offsets())
         short_args = {
             **output_args,
             "input_ids_rmpad_rolled": labels,
@@ -68,13 +68,6 @@ def _from_short_logits(prepare: Any) -> Any:
         return {name: _spread(values.values(), where, ids) for name, values in found.items()}
 
     return prepare_model_outputs
-
-
-def _predictors(ids: Any, responses: Any) -> Tensor:
-    """(N,) positions, among the packed tokens of all sequences, that predict the response tokens."""
-    ends, lengths = ids.offsets()[1:], responses.offsets().diff()
-    before = torch.repeat_interleave(ends - lengths - 1 - responses.offsets()[:-1], lengths)
-    return before + torch.arange(len(before), device=before.device)
 
 
 def _temperatures(output_args: dict[str, Any], ids: Any) -> Tensor:
