@@ -1,138 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time of the passes that perception methods add, over vanilla verl's old-log-prob pass, through verl's own engine.
 
-Run as `VERL_PLATFORM=cpu python benchmarks/passes.py`. Every variant runs once a round, one after another, and the
-ratio is that of the medians; the model has random weights and the proportions of Qwen2.5-VL-7B.
+Two parts. The first runs the pass over every kind of ablated view, as images and responses grow. The second compares
+verl's pass with the similarity measured in it against the same pass without, on the same weights. Both with logits of
+all tokens and of response tokens only. Exit status 1 if a limit is broken; they belong to images of 1024 tokens,
+prompts of 128 and responses of 512.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
-from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from actors import Actors, Pass, Rows, add_model_options, model_config, response_only, write_model
+from common import Limit, Ratio, exit_status, print_table, rounds
+from support import workers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from verl_ext.ablation.spec import KINDS
+from verl_ext.integration.vision_tower import allow_image_free_batches
 
-from support import batches, tiny, workers
-
-HIDDEN, LAYERS, VOCABULARY = 512, 8, 21504
-PATCH_COLUMNS = 3 * 2 * 14 * 14
-SHORT = "perception.response_only_logits=True"
-CLEAN = {
-    "compute_loss": False,
-    "calculate_entropy": True,
-    "micro_batch_size_per_gpu": 1,
-    "perception_step": 1,
-    "perception_progress": 0.0,
-}
-ABLATED = {**CLEAN, "calculate_entropy": False}
+VANILLA = "vanilla verl"
+LOGITS = {False: "all", True: "response"}
+LIMITS_AT = (1024, 128, 512)
+SWEEP = [(0, 512), (256, 512), (1024, 512), (2048, 512), (1024, 256), (1024, 1024), (1024, 2048)]
+QUICK = [(0, 256), (256, 256), (1024, 512)]
 
 
-def write_model(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
-    """A Qwen2.5-VL of 8 layers and hidden size 512 with the tiny model's tokenizer."""
-    given = tiny.model(torch.float32).config
-    text = {
-        **given.text_config.to_dict(),
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "layer_types": ["full_attention"] * LAYERS,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "intermediate_size": 3 * HIDDEN,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 8192,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+def ablated_passes(actors: Actors, kinds: list[str]) -> dict[str, Pass]:
+    """By name: vanilla verl's clean pass, ours, and the pass over each ablated view."""
+    vanilla = actors.build("vanilla", "algorithm.adv_estimator=grpo")
+    # Without it verl cannot run a micro-batch that has no image.
+    allow_image_free_batches(vanilla.actor.engine.module)
+    passes = {VANILLA: actors.clean(vanilla)}
+    for short, logits in LOGITS.items():
+        for kind in kinds:
+            worker = actors.build(logits, "+perception=pgpo", f"perception.ablation.kind={kind}", response_only(short))
+            passes.setdefault(f"clean, {logits}", actors.clean(worker))
+            passes[f"{kind}, {logits}"] = actors.ablated(worker)
+    return passes
+
+
+def similarity_passes(actors: Actors) -> dict[str, Pass]:
+    """By name: our clean pass without similarity, the same once more, and with each similarity."""
+    groups = {"off": "pgpo", "off again": "pgpo", "pepo": "pepo_g", "vgpo": "vgpo"}
+    return {
+        f"{name}, {logits}": actors.clean(actors.build(logits, f"+perception={group}", response_only(short)))
+        for short, logits in LOGITS.items()
+        for name, group in groups.items()
     }
-    vision = {
-        **given.vision_config.to_dict(),
-        "depth": LAYERS,
-        "hidden_size": 160,
-        "num_heads": 5,
-        "intermediate_size": 448,
-        "out_hidden_size": HIDDEN,
-        "fullatt_block_indexes": [LAYERS - 1],
+
+
+def on_rows(passes: dict[str, Pass], rows: list, count: int) -> dict[str, list[float]]:
+    return rounds({name: partial(call, rows) for name, call in passes.items()}, count)
+
+
+def ablation_tables(given: argparse.Namespace, actors: Actors, rows: Rows) -> dict[str, Ratio]:
+    """Print one table for each kind of logits; the ratios at the sizes that the limits belong to."""
+    passes = ablated_passes(actors, given.kinds)
+    points = {}
+    for image, response in given.points:
+        batch = rows(given.rows, image=image, text=given.text, response=response)
+        seconds = on_rows(passes, batch, given.rounds)
+        points[image, given.text, response] = seconds
+        print(f"{image} image, {response} response tokens: done", file=sys.stderr)
+    header = ["image", "response", "vanilla verl, s", "our clean pass", *given.kinds]
+    for logits in LOGITS.values():
+        table = []
+        for (image, _, response), seconds in points.items():
+            vanilla = seconds[VANILLA]
+            cells = [Ratio.between(seconds[f"{name}, {logits}"], vanilla) for name in ("clean", *given.kinds)]
+            table.append([image, response, f"{statistics.median(vanilla):.2f}", *cells])
+        title = (
+            f"Over vanilla verl's old-log-prob pass, logits of {logits} tokens: median (quartiles) of {given.rounds}"
+        )
+        print_table(header, table, f"{title} rounds, {given.rows} rows, {given.text} text tokens")
+    limited = points.get(LIMITS_AT, {})
+    return {name: Ratio.between(seconds, limited[VANILLA]) for name, seconds in limited.items()}
+
+
+def similarity_table(given: argparse.Namespace, actors: Actors, rows: Rows) -> dict[str, Ratio]:
+    """Print the clean pass with similarity over the same without."""
+    image, response = given.points[-1] if LIMITS_AT[::2] not in given.points else LIMITS_AT[::2]
+    batch = rows(1, image=image, text=given.text, response=response)
+    seconds = on_rows(similarity_passes(actors), batch, given.similarity_rounds)
+    ratios = {
+        name: Ratio.between(values, seconds[f"off, {name.split(', ')[1]}"])
+        for name, values in seconds.items()
+        if not name.startswith("off,")
     }
-    ids = {name: getattr(given, name) for name in ("image_token_id", "video_token_id")}
-    ids |= {name: getattr(given, name) for name in ("vision_start_token_id", "vision_end_token_id")}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
-    torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.save_pretrained(folder)
-    AutoProcessor.from_pretrained(tiny.MODEL).save_pretrained(folder)
-    return model
+    table = [[*name.split(", "), f"{r.median:.3f}", f"{r.low:.3f} to {r.high:.3f}"] for name, r in ratios.items()]
+    title = f"Similarity on over off, one row of {image} image, {given.text} text and {response} response tokens"
+    print_table(["similarity", "logits", "ratio", "quartiles"], table, f"{title}, {given.similarity_rounds} rounds")
+    return ratios if (image, given.text, response) == LIMITS_AT else {}
 
 
-def row(model: Qwen2_5_VLForConditionalGeneration, image: int, text: int, response: int, seed: int) -> tiny.Row:
-    """One prompt of `text` tokens and a square image of `image` tokens, and a response."""
-    generator, config = torch.Generator().manual_seed(seed), model.config
-    words = torch.randint(300, VOCABULARY, (text + response,), generator=generator)
-    side = int(image**0.5)
-    assert side * side == image
-    block = [config.vision_start_token_id, *[config.image_token_id] * image, config.vision_end_token_id]
-    ids = torch.cat([torch.tensor(block), words])
-    grid = torch.tensor([[1, 2 * side, 2 * side]])
-    inputs = {"pixel_values": torch.randn(4 * image, PATCH_COLUMNS, generator=generator), "image_grid_thw": grid}
-    return tiny.Row(ids, tiny.positions(ids, inputs, model), response, inputs)
+def limits(ablated: dict[str, Ratio], similarity: dict[str, Ratio]) -> list[Limit]:
+    bounds = {"drop_vision, all": 0.30, "drop_vision, response": 0.30, "random_patch, response": 0.85}
+    found = [Limit(f"{name} logits", ablated[name].median, bound) for name, bound in bounds.items() if name in ablated]
+    on = [name for name in similarity if not name.startswith("off")]
+    return found + [Limit(f"{name} logits: similarity", similarity[name].median, 1.03) for name in on]
 
 
-def passes(model_path: Path, rows: list[tiny.Row]) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; the first is vanilla verl's."""
-
-    def build(*overrides: str) -> object:
-        return workers.build(*overrides, f"actor_rollout_ref.model.path={model_path}")
-
-    def clean(worker: object) -> Callable[[], object]:
-        return lambda: worker.compute_log_prob(batches.batch(rows, **CLEAN))
-
-    def ablated(worker: object) -> Callable[[], object]:
-        return lambda: worker.compute_ablated_log_prob(batches.batch(rows, **ABLATED))
-
-    timed = {"old log-probs, vanilla verl": clean(build("algorithm.adv_estimator=grpo"))}
-    for suffix, short in (("", []), (", response-only logits", [SHORT])):
-        pgpo, papo = build("+perception=pgpo", *short), build("+perception=papo_g", *short)
-        timed[f"old log-probs, pgpo{suffix}"] = clean(pgpo)
-        timed[f"old log-probs with similarity, pepo{suffix}"] = clean(build("+perception=pepo_g", *short))
-        timed[f"ablated, drop_vision{suffix}"] = ablated(pgpo)
-        timed[f"ablated, random_patch{suffix}"] = ablated(papo)
-    return timed
-
-
-def medians(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each, over rounds in which every one runs once; one round before does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds + 1):
-        for name, call in timed.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image", type=int, default=1024, help="image tokens, a square number")
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", type=int, nargs="+", help="image tokens, 0 for none; default: a sweep")
+    parser.add_argument("--response", type=int, nargs="+", help="response tokens; default: a sweep")
     parser.add_argument("--text", type=int, default=128, help="text tokens of the prompt")
-    parser.add_argument("--response", type=int, default=512, help="response tokens")
     parser.add_argument("--rows", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of ablation")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--similarity-rounds", type=int, default=30)
+    parser.add_argument("--part", choices=("all", "ablated", "similarity"), default="all")
+    parser.add_argument("--quick", action="store_true", help="three sizes, fewer rounds")
+    add_model_options(parser)
     given = parser.parse_args()
+    given.points = QUICK if given.quick else SWEEP
+    if given.image or given.response:
+        given.points = list(itertools.product(given.image or [LIMITS_AT[0]], given.response or [LIMITS_AT[2]]))
+    if given.quick:
+        given.rounds, given.similarity_rounds = min(given.rounds, 3), min(given.similarity_rounds, 12)
+    return given
+
+
+def main() -> int:
+    given = parse()
+    config = model_config(given.model, given.layers)
     with tempfile.TemporaryDirectory() as folder, workers.process_group():
-        model = write_model(Path(folder))
-        rows = [row(model, given.image, given.text, given.response, seed) for seed in range(given.rows)]
-        result = medians(passes(Path(folder), rows), given.rounds)
-    print(f"\n{given.rows} rows of {given.image} image, {given.text} text and {given.response} response tokens\n")
-    print("| pass | s | over vanilla |\n|---|---|---|")
-    vanilla = next(iter(result.values()))
-    for name, seconds in result.items():
-        print(f"| {name} | {seconds:.2f} | {seconds / vanilla:.2f} |")
+        actors = Actors(write_model(Path(folder), config), given.overrides, given.micro_batch)
+        rows = Rows(config)
+        ablated = ablation_tables(given, actors, rows) if given.part != "similarity" else {}
+        similarity = similarity_table(given, actors, rows) if given.part != "ablated" else {}
+    return exit_status(limits(ablated, similarity) if given.model == "small" else [])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

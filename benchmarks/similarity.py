@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Similarity to the image as the layers run, against keeping all hidden states and comparing all pairs of tokens.
+
+The reference works as the release of PEPO does: the states of all layers are kept until the pass is over; then, layer
+by layer, response and image tokens are scaled to unit length, multiplied into a response x image matrix, and averaged.
+
+Both sides are fed by the same generator of states, one layer after another. What the generator takes is printed but
+not counted, and extra memory is what the process needs above the generator alone. Exit status 1 if the reference takes
+less than 8 times as long, or less than 10 times as much extra memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from common import Limit, Ratio, exit_status, print_table, rounds
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
+
+LEAST_TIMES_FASTER, LEAST_TIMES_LESS_MEMORY = 8.0, 10.0
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Forward:
+    """A forward pass over one sequence of image, text and response tokens.
+
+    `produced` is how many seconds its states took to make so far.
+    """
+
+    image: int
+    text: int
+    response: int
+    width: int
+    layers: int
+    dtype: torch.dtype
+    device: str
+    produced: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        embeddings = torch.randn(1, self.image + self.text + self.response, self.width, generator=generator)
+        self._embeddings = embeddings.to(self.device, self.dtype)
+
+    def states(self) -> Iterator[Tensor]:
+        """The embeddings and every layer's states (1, L, D), each a tensor of its own, all different."""
+        for layer in range(self.layers + 1):
+            synchronise(self.device)
+            start = time.perf_counter()
+            states = torch.add(self._embeddings, 0.1 * layer)
+            synchronise(self.device)
+            self.produced += time.perf_counter() - start
+            yield states
+            del states
+
+    @property
+    def layout(self) -> TokenLayout:
+        length = self.image + self.text + self.response
+        tokens = torch.arange(length - self.response, length, device=self.device)
+        images = torch.arange(self.image, device=self.device)
+        return TokenLayout(tokens, torch.zeros_like(tokens), images, torch.zeros_like(images), rows=1)
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def nothing(_forward: Forward, states: Iterable[Tensor]) -> None:
+    """Let every layer go by: what a pass without the signal does."""
+    for _ in states:
+        pass
+
+
+def ours(forward: Forward, states: Iterable[Tensor]) -> Tensor:
+    """(T,) by the accumulator."""
+    accumulator = SimilarityAccumulator(forward.layout)
+    for layer in states:
+        accumulator.add(layer)
+        del layer
+    return accumulator.result()
+
+
+def reference(forward: Forward, states: Iterable[Tensor]) -> Tensor:
+    """(T,) from all states and all pairs."""
+    kept = list(states)
+    total = torch.zeros(forward.response, device=forward.device)
+    for layer in kept:
+        image = normalize(layer[0, : forward.image], dim=-1)
+        response = normalize(layer[0, -forward.response :], dim=-1)
+        total += (response @ image.T).mean(dim=-1)
+    return total / len(kept)
+
+
+SIDES: dict[str, Callable[[Forward, Iterable[Tensor]], object]] = {
+    "nothing": nothing,
+    "ours": ours,
+    "reference": reference,
+}
+
+
+def net_seconds(forward: Forward, count: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of either side in each round without those of making the states, and the latter's mean."""
+    made: dict[str, list[float]] = {}
+
+    def run(name: str) -> None:
+        before = forward.produced
+        SIDES[name](forward, forward.states())
+        made.setdefault(name, []).append(forward.produced - before)
+
+    names = ("ours", "reference")
+    gross = rounds({name: lambda name=name: run(name) for name in names}, count)
+    # The first round does not count.
+    net = {name: [g - m for g, m in zip(gross[name], made[name][1:], strict=True)] for name in names}
+    return net, sum(map(sum, made.values())) / sum(map(len, made.values()))
+
+
+def peak_bytes(forward: Forward, name: str) -> int:
+    """The highest memory so far of this process, or of the accelerator, after one run of that side."""
+    SIDES[name](forward, forward.states())
+    if forward.device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peaks(arguments: list[str]) -> dict[str, int]:
+    """Peak bytes of each side, each in a process of its own."""
+    command = [sys.executable, __file__, *arguments, "--peak"]
+    return {name: int(subprocess.check_output([*command, name], text=True)) for name in SIDES}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", type=int, default=1024, help="image tokens")
+    parser.add_argument("--text", type=int, default=128, help="text tokens")
+    parser.add_argument("--response", type=int, default=1024, help="response tokens")
+    parser.add_argument("--width", type=int, default=3584, help="hidden size")
+    parser.add_argument("--layers", type=int, default=28, help="decoder layers; the embeddings come on top")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32" if device == "cpu" else "bfloat16")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--peak", choices=SIDES, help="only print the peak memory of one side")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    given = parse(arguments)
+    sizes = (given.image, given.text, given.response, given.width, given.layers)
+    forward = Forward(*sizes, DTYPES[given.dtype], given.device)
+    if given.peak:
+        print(peak_bytes(forward, given.peak))
+        return 0
+    tolerance = 1e-5 if given.dtype == "float32" else 1e-2
+    torch.testing.assert_close(*(s(forward, forward.states()) for s in (ours, reference)), atol=tolerance, rtol=0)
+    seconds, made = net_seconds(forward, given.rounds)
+    peak = peaks(arguments)
+    extra = {name: peak[name] - peak["nothing"] for name in seconds}
+    faster = Ratio.between(seconds["reference"], seconds["ours"])
+    less = extra["reference"] / max(1, extra["ours"])
+    table = [[name, f"{1e3 * Ratio.of(seconds[name]).median:.0f}", f"{extra[name] / 2**20:.0f}"] for name in seconds]
+    title = f"{given.image} image, {given.response} response tokens, width {given.width}, {given.layers} layers, "
+    print_table(
+        ["", "ms", "extra memory, MiB"],
+        [*table, ["reference over ours", faster, f"{less:.1f}"]],
+        f"{title}{given.dtype}, {given.device}; making the states takes {1e3 * made:.0f} ms more on either side",
+    )
+    bounds = [(faster.median, LEAST_TIMES_FASTER, "time"), (less, LEAST_TIMES_LESS_MEMORY, "extra memory")]
+    return exit_status([Limit(f"{what}, reference over ours", x, bound, least=True) for x, bound, what in bounds])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

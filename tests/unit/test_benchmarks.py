@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run: options are understood, and tiny sizes give whole tables. What they measure is not tested."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from support.tiny import ROOT
+
+FOLDER = ROOT / "benchmarks"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
+TINY = ["--layers=1", "--text=8", "--rounds=1"]
+
+
+def run(script, *arguments):
+    """What it printed; status 1 only says that a limit, meant for real sizes, is broken."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, FOLDER / script, *arguments], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode in (0, 1), done.stderr[-4000:]
+    assert "Traceback" not in done.stderr, done.stderr[-4000:]
+    return done.stdout
+
+
+def tables(output):
+    """The tables printed, each as rows of cells, the header first."""
+    for block in re.findall(r"(?:^\|.*\n)+", output, re.MULTILINE):
+        header, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines())
+        yield [header, *rows]
+
+
+def is_ratio(cell):
+    return re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)", cell) is not None
+
+
+def test_all_are_here():
+    assert SCRIPTS == ["growth.py", "passes.py", "similarity.py", "steps.py", "weights.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script):
+    assert "usage: " in run(script, "--help")
+
+
+def test_passes():
+    kinds = ["drop_vision", "random_patch"]
+    arguments = ["--image", "0", "8", "--response=4", "--rows=1", "--similarity-rounds=1", "--kinds", *kinds]
+    all_logits, response_logits, similarity = tables(run("passes.py", *arguments, *TINY))
+    for header, *rows in (all_logits, response_logits):
+        assert header[-2:] == kinds
+        assert [row[:2] for row in rows] == [["0", "4"], ["8", "4"]]
+        assert all(is_ratio(cell) for row in rows for cell in row[3:])
+    assert [row[:2] for row in similarity[1:]] == [
+        [name, logits] for logits in ("all", "response") for name in ("off again", "pepo", "vgpo")
+    ]
+
+
+def test_similarity():
+    output = run("similarity.py", "--image=64", "--response=32", "--width=64", "--layers=3", "--rounds=1", "--text=8")
+    figures, limits = tables(output)
+    assert [row[0] for row in figures[1:]] == ["ours", "reference", "reference over ours"]
+    assert is_ratio(figures[-1][1])
+    assert len(limits) == 3
+
+
+def test_growth():
+    axes = ["--rows", "1", "2", "--response=4", "--images", "1", "2", "--ranks", "1", "2", "--image=4"]
+    (table,) = tables(run("growth.py", *axes, *TINY))
+    assert [row[:4] for row in table[1:]] == [
+        ["**1**", "4", "1", "1"],
+        ["**2**", "4", "1", "1"],
+        ["1", "**4**", "1", "1"],
+        ["1", "4", "**1**", "1"],
+        ["1", "4", "**2**", "1"],
+        ["1", "4", "1", "**1**"],
+        ["1", "4", "1", "**2**"],
+    ]
+    assert all(len(row) == 9 for row in table)
