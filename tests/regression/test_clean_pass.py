@@ -169,6 +169,46 @@ def test_two_ranks_give_what_one_gives(expected, tmp_path):
     assert close({name: both[name] for name in SIGNALS}, expected)
 
 
+PACKED = "actor_rollout_ref.model.use_remove_padding=True"
+ULYSSES = "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"
+
+
+SPLIT = [
+    "+perception=tor",
+    "perception.methods=[tor,pgpo,pepo,vgpo]",
+    "+perception.pgpo.divergence=jsd",
+    "+perception.pgpo.view=noised",
+    "+perception.views.noised.kind=gaussian_noise",
+    "+perception.views.noised.sigma=0.5",
+]
+
+
+@pytest.mark.parametrize("response_only", [True, False])
+def test_sequences_split_over_two_ranks_give_what_one_gives(rows, tmp_path, response_only):
+    whole = workers.build(*SPLIT, f"perception.response_only_logits={response_only}")
+    for method in ("compute_log_prob", "compute_ablated_log_prob"):
+        wanted = by_response(getattr(whole, method)(batches.batch(rows, **PASS)), rows)
+        split = ranks.both(
+            tmp_path, method, *SPLIT, PACKED, ULYSSES, f"perception.response_only_logits={response_only}"
+        )
+        assert set(wanted) >= (
+            {"ablated_log_prob"} if "ablated" in method else {"entropy_top_p_0.95", "visual_jsd_noised"}
+        )
+        assert close(by_response(split, rows), wanted)
+
+
+def by_response(output, rows):
+    """{field: values of each response}; verl's own fields run over whole sequences, a token ahead."""
+    fields = {name: list(value) for name, value in output.items() if name not in ("has_image", "metrics")}
+    return {
+        name: [
+            value[len(value) - row.response_length - 1 : -1] if name in ("log_probs", "entropy") else value
+            for value, row in zip(values, rows, strict=True)
+        ]
+        for name, values in fields.items()
+    }
+
+
 def test_measuring_does_not_change_verls_own_results(worker, rows):
     plain = {name: value for name, value in PASS.items() if not name.startswith("perception")}
     own = worker.compute_log_prob(batches.batch(rows, **plain))
@@ -178,16 +218,23 @@ def test_measuring_does_not_change_verls_own_results(worker, rows):
         assert torch.equal(own[name].values(), also[name].values())
 
 
-def test_nothing_stays_on_the_model(worker, rows):
-    measured(worker, rows)
-    hooks = [
-        module
-        for module in worker.actor.engine.module.modules()
-        if any("clean_pass" in hook.__module__ for hook in module._forward_hooks.values())
-        or any("clean_pass" in hook.__module__ for hook in module._forward_pre_hooks.values())
+def hooked(worker):
+    """Modules that something of the passes still listens to."""
+    passes = ("hidden_states", "clean_pass", "paired_views", "response_logits")
+    return [
+        name
+        for name, module in worker.actor.engine.module.named_modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if hook.__module__.endswith(passes)
     ]
-    assert hooks == []
-    assert "forward_step" not in vars(worker.actor.engine)
+
+
+def test_nothing_stays_on_the_model(worker, rows):
+    engine = worker.actor.engine
+    before = (engine.forward_step, engine.prepare_model_outputs)
+    measured(worker, rows)
+    assert hooked(worker) == []
+    assert (engine.forward_step, engine.prepare_model_outputs) == before
 
 
 def test_hooks_go_when_the_pass_fails(worker, rows):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A method whose parameters are neutral trains exactly as verl's GRPO does, bit for bit, on the same batch."""
+"""A method whose parameters are neutral trains exactly as verl's GRPO does, bit for bit, on the same batch.
+
+That logits of response tokens alone give the same up to the order of sums is shown in `test_response_logits.py`.
+"""
 
 import pytest
 import torch
@@ -36,6 +39,11 @@ def vanilla():
     # Without it verl 0.9 cannot run a micro-batch without images at all; it changes no number.
     allow_image_free_batches(worker.actor.engine.module)
     return worker
+
+
+def build(*overrides):
+    """A perception worker whose logits, like vanilla verl's, are those of all tokens: the order of sums is the same."""
+    return workers.build(*overrides, "perception.response_only_logits=False")
 
 
 def loss_and_gradients(worker, data):
@@ -82,14 +90,14 @@ def largest_difference(a, b):
 @pytest.mark.parametrize("images", [True, False], ids=["images", "text only"])
 def test_papo_with_coefficient_zero_is_grpo(vanilla, vlm, images):
     rows = batches.rows(vlm, images=images)
-    neutral = workers.build(*PAPO, "perception.papo.coef=0")
+    neutral = build(*PAPO, "perception.papo.coef=0")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     assert_same(loss_and_gradients(neutral, with_signals(neutral, rows)), expected)
 
 
 def test_papo_without_images_is_grpo(vanilla, vlm):
     rows = batches.rows(vlm, images=False)
-    papo = workers.build(*PAPO)
+    papo = build(*PAPO)
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     assert_same(loss_and_gradients(papo, with_signals(papo, rows)), expected)
 
@@ -109,7 +117,7 @@ def test_papo_without_images_is_grpo(vanilla, vlm):
 )
 def test_without_a_loss_term_the_loss_is_verls(vanilla, vlm, overrides):
     rows = batches.rows(vlm)
-    method = workers.build(*overrides, "recipe=grpo")
+    method = build(*overrides, "recipe=grpo")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     assert_same(loss_and_gradients(method, with_signals(method, rows)), expected)
 
@@ -142,7 +150,7 @@ def test_weights_change_the_gradient_unless_they_are_neutral(vanilla, vlm, group
     rows = batches.rows(vlm)
     no_term = ["perception.vppo.entropy_coef=0"] if group == "vppo" else []
     overrides = [f"+perception={group}", "recipe=grpo", *no_term, *(NEUTRAL[group] if neutral else [])]
-    worker = workers.build(*overrides)
+    worker = build(*overrides)
     methods = parse(configuration(*overrides).perception).methods
     got = loss_and_gradients(worker, with_weighted_advantages(worker, rows, methods))
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
@@ -156,7 +164,7 @@ def test_weights_change_the_gradient_unless_they_are_neutral(vanilla, vlm, group
 @pytest.mark.parametrize("group", ["papo_g", "vppo", "dvrp"])
 def test_a_loss_term_changes_the_gradient(vanilla, vlm, group):
     rows = batches.rows(vlm)
-    method = workers.build(f"+perception={group}", "recipe=grpo")
+    method = build(f"+perception={group}", "recipe=grpo")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     changed = loss_and_gradients(method, with_signals(method, rows))
     assert changed[0] != expected[0]
@@ -167,7 +175,7 @@ def test_the_two_terms_of_dvrp_pull_apart(vanilla, vlm):
     """The masked view is pushed away and the noised one pulled near: equal views and coefficients cancel."""
     rows = batches.rows(vlm)
     same = [f"perception.views.noised.{key}" for key in ("kind=random_patch", "scope=prompt")]
-    worker = workers.build("+perception=dvrp", "recipe=grpo", *same, "+perception.views.noised.probability=0.6")
+    worker = build("+perception=dvrp", "recipe=grpo", *same, "+perception.views.noised.probability=0.6")
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     data = with_signals(worker, rows)
     assert torch.equal(data["ablated_log_prob"].values(), data["ablated_log_prob_noised"].values())
@@ -176,7 +184,7 @@ def test_the_two_terms_of_dvrp_pull_apart(vanilla, vlm):
 
 def test_a_coefficient_changes_the_gradient(vanilla, vlm):
     rows = batches.rows(vlm)
-    papo = workers.build(*PAPO, "perception.papo.coef=0.02")
+    papo = build(*PAPO, "perception.papo.coef=0.02")
     changed = loss_and_gradients(papo, with_signals(papo, rows))
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     assert changed[0] != expected[0]
@@ -188,6 +196,6 @@ def test_a_larger_coefficient_changes_it_more(vanilla, vlm):
     expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     small, large = (
         largest_difference(loss_and_gradients(worker, with_signals(worker, rows)), expected)
-        for worker in (workers.build(*PAPO, f"perception.papo.coef={coef}") for coef in (0.01, 0.04))
+        for worker in (build(*PAPO, f"perception.papo.coef={coef}") for coef in (0.01, 0.04))
     )
     assert large == pytest.approx(4 * small, rel=1e-3)

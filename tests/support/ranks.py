@@ -42,4 +42,4 @@ def both(folder, method, *overrides):
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     first, second = (torch.load(folder / f"rank{rank}.pt") for rank in range(2))
-    return {name: [*first[name], *second[name]] for name in first}
+    return {name: [*first[name], *second.get(name, [])] for name in first}

@@ -31,8 +31,11 @@ class Run:
         return [json.loads(line) for line in (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
 
 
-def train(folder, data, *overrides, steps=2, environment=None, checkpoints=None):
-    """Run it to the end, or until it fails."""
+def train(folder, data, *overrides, steps=2, environment=None, only=None, checkpoints=None):
+    """Run it to the end, or until it fails.
+
+    `environment` is added to the usual one, and `only` takes its place.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -64,12 +67,12 @@ def train(folder, data, *overrides, steps=2, environment=None, checkpoints=None)
         f"hydra.run.dir={folder / 'hydra'}",
         *overrides,
     ]
-    environment = {
+    usual = {
         **os.environ,
         **ENVIRONMENT,
         "PYTHONPATH": str(ROOT / "tests"),
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
         **(environment or {}),
     }
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=540)
+    done = subprocess.run(command, env=only or usual, cwd=folder, capture_output=True, text=True, timeout=540)
     return Run(done.returncode, done.stdout + done.stderr, folder)

@@ -22,8 +22,13 @@ def main(rank, world, port, out, *overrides):
     workers.rendezvous(rank, world, port)
     worker = workers.build(*overrides)
     rows = batches.rows(tiny.model(torch.float32))
-    share = rows[rank * len(rows) // world : (rank + 1) * len(rows) // world]
-    output = getattr(worker, os.environ["TWO_RANKS_METHOD"])(batches.batch(share, **SETTINGS))
+    engine = worker.actor.engine
+    share, shares = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    share = rows[share * len(rows) // shares : (share + 1) * len(rows) // shares]
+    settings = {**SETTINGS, "use_remove_padding": engine.use_remove_padding}
+    output = getattr(worker, os.environ["TWO_RANKS_METHOD"])(batches.batch(share, **settings))
+    # Of ranks that split sequences between them, verl collects the first's output.
+    output = output if engine.is_mp_src_rank_with_outputs() else {}
     jagged = {name: value for name, value in output.items() if torch.is_tensor(value) and value.is_nested}
     saved = {name: [row.clone() for row in value.unbind()] for name, value in jagged.items()}
     torch.save(saved, f"{out}/rank{rank}.pt")

@@ -299,7 +299,7 @@ VERL_REFUSALS = [
         "trainer.v1.trainer_mode=separate_async",
         "trainer.v1.trainer_mode",
         "separate_async",
-        "write perception_sync or perception_colocate_async",
+        "write perception_separate_async",
     ),
     ("trainer.v1.trainer_mode=mine", "trainer.v1.trainer_mode", "mine", "perception_sync or perception_colocate_async"),
     ("perception.base_estimator=gpro", "perception.base_estimator", "gpro", "grpo, "),
@@ -348,18 +348,19 @@ def test_signals_from_logits_go_without_fused_kernels():
     says(error, FUSED, "True", "visual_jsd", "write False")
 
 
-@pytest.mark.parametrize(("key", "value"), [(FUSED, "True"), *((split, "2") for split in SPLITS)])
-def test_response_only_logits_need_a_head_that_sees_whole_sequences(key, value):
-    validate(configuration(PGPO_GROUP, "perception.response_only_logits=True"))
-    error = refusal(PGPO_GROUP, "perception.response_only_logits=True", f"{key}={value}")
-    says(error, key, value, "perception.response_only_logits=True cannot go with it")
+def test_response_only_logits_need_a_head():
+    validate(configuration(PGPO_GROUP, f"{FUSED}=True"))
+    error = refusal(PGPO_GROUP, "perception.response_only_logits=True", f"{FUSED}=True")
+    says(error, FUSED, "True", "no head that perception.response_only_logits=True could shorten")
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_split_sequences(split):
-    validate(configuration(PGPO_GROUP, f"{split}=2"))
-    says(refusal(PGPO_GROUP, "perception.pgpo.divergence=jsd", f"{split}=2"), split, "2", "visual_jsd", "write 1")
-    says(refusal("+perception=vgpo", f"{split}=2"), split, "2", "visual_similarity_cosine_last_prototype", "write 1")
+    for group in (PGPO_GROUP, "+perception=pepo_g", "+perception=vgpo"):
+        validate(configuration(group, f"{split}=2", "perception.response_only_logits=True"))
+    validate(configuration(PGPO_GROUP, "perception.pgpo.divergence=jsd", f"{split}=2"))
+    l2 = ["+perception=pepo_g", "perception.pepo.score=l2"]
+    says(refusal(*l2, f"{split}=2"), split, "2", "visual_similarity_l2_all_pairwise_mean", "write 1")
 
 
 # Views

@@ -7,25 +7,25 @@ step's `model_output`. :func:`measuring` stacks them on an engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from verl.utils import tensordict_utils as tu
-from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.integration.ablated_pass import AblatedView
 from verl_ext.integration.forward_step import ForwardStep, forward_step_replaced
-from verl_ext.integration.language_model import decoder, head, hooks
+from verl_ext.integration.hidden_states import hidden_states_to
+from verl_ext.integration.language_model import head, hooks
+from verl_ext.integration.paired_views import with_views
+from verl_ext.integration.parts import Parts, own_layout, parts_of, put_together, summed_by
 from verl_ext.integration.plan import Plan
-from verl_ext.integration.token_layout import as_response_field, token_layout
+from verl_ext.integration.token_layout import as_response_field, predictors, temperature, token_layout
 from verl_ext.signals.entropy import truncated_entropy
-from verl_ext.signals.full_vocabulary import ViewComparison, view_divergences
-from verl_ext.signals.request import AblatedLogProb, Divergence, Entropy, Signal, Similarity
-from verl_ext.signals.similarity import SimilarityAccumulator
+from verl_ext.signals.request import Entropy, Similarity
+from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
 
 TOKEN_CHUNK = 512
 """Response tokens whose logits are copied at a time."""
@@ -44,151 +44,79 @@ def measuring(
     """
 
     def wrap(own: ForwardStep) -> ForwardStep:
-        step = own
+        step, parts = own, parts_of(engine)
         for similarity in plan.similarities:
-            step = with_similarity(step, engine.module, similarity, vision_token_ids)
+            step = with_similarity(step, engine.module, similarity, vision_token_ids, parts)
         for entropy in plan.entropies:
-            step = with_truncated_entropy(step, engine.module, entropy)
+            step = with_truncated_entropy(step, engine.module, entropy, parts)
         paired = [(views[view], signals) for view, signals in plan.paired.items()]
-        return with_views(step, own, engine.module, paired) if paired else step
+        return with_views(step, own, engine.module, paired, parts) if paired else step
 
     return forward_step_replaced(engine, wrap) if plan.in_clean_pass else nullcontext()
 
 
 def with_similarity(
-    step: ForwardStep, model: torch.nn.Module, signal: Similarity, vision_token_ids: Sequence[int]
+    step: ForwardStep, model: torch.nn.Module, signal: Similarity, vision_token_ids: Sequence[int], parts: Parts
 ) -> ForwardStep:
     """Also measure `signal` from the hidden states as the layers compute them; none is kept."""
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        layout = token_layout(micro_batch, vision_token_ids)
-        accumulator = SimilarityAccumulator(layout, signal.score, signal.layers, signal.pooling)  # type: ignore[arg-type]
-        with _hidden_states_added(model, accumulator, every_layer=signal.layers == "all"):
+        measure = _PartialSimilarity(signal, token_layout(micro_batch, vision_token_ids), parts)
+        with hidden_states_to(measure.add, model, every_layer=signal.layers == "all"):
             loss, output = step(micro_batch, *args, **kwargs)
-        output["model_output"][signal.field] = as_response_field(accumulator.result(), micro_batch)
+        output["model_output"][signal.field] = as_response_field(measure.result(), micro_batch)
         return loss, output
 
     return forward_step
 
 
-def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: Entropy) -> ForwardStep:
+class _PartialSimilarity:
+    """A similarity accumulator over this rank's part, whose size the first layer tells."""
+
+    def __init__(self, signal: Similarity, layout: TokenLayout, parts: Parts) -> None:
+        self._signal, self._layout, self._parts = signal, layout, parts
+        self._own: SimilarityAccumulator | None = None
+
+    def add(self, hidden: Tensor) -> None:
+        """Take in the (..., D) states of one layer."""
+        if self._own is None:
+            layout, self._kept = own_layout(self._parts, self._layout, hidden.shape[:-1].numel())
+            score, layers, pooling = self._signal.score, self._signal.layers, self._signal.pooling
+            self._own = SimilarityAccumulator(layout, score, layers, pooling, summed_by(self._parts))  # type: ignore[arg-type]
+        self._own.add(hidden)
+
+    def result(self) -> Tensor:
+        """(N,) similarity of all tokens, those of other ranks included."""
+        assert self._own is not None
+        return put_together(self._parts, self._own.result(), self._kept, len(self._layout.tokens))
+
+
+def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: Entropy, parts: Parts) -> ForwardStep:
     """Also measure `signal` from the logits as the head computes them, a few tokens at a time."""
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        where = _predictors(micro_batch)
-        parts: list[Tensor] = []
+        where = predictors(micro_batch)
+        found: list[tuple[Tensor, Tensor]] = []
+        lengths: list[int] = []
 
-        def read(_head: torch.nn.Module, _args: Any, logits: Tensor) -> None:
+        def note(_head: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+            lengths.append(given[0].shape[:-1].numel())
+
+        def read(_head: torch.nn.Module, _given: Any, logits: Tensor) -> None:
             flat = logits.flatten(0, -2)
-            # With response-only logits there are no others.
-            rows = where if len(flat) > len(where) else torch.arange(len(where), device=flat.device)
-            parts.extend(
-                truncated_entropy(flat[part], signal.top_p, temperature=_temperature(micro_batch))
+            kept, rows = parts.own(where, lengths[-1])
+            # Where the head was given response tokens alone, they stand at the beginning, in order.
+            rows = rows if len(flat) == lengths[-1] else torch.arange(len(kept), device=flat.device)
+            values = [
+                truncated_entropy(flat[part], signal.top_p, temperature=temperature(micro_batch))
                 for part in rows.split(TOKEN_CHUNK)
-            )
+            ]
+            found.append((torch.cat(values), kept))
 
-        with hooks(head(model).register_forward_hook(read)):
+        with hooks(head(model).register_forward_pre_hook(note), head(model).register_forward_hook(read)):
             loss, output = step(micro_batch, *args, **kwargs)
-        output["model_output"][signal.field] = as_response_field(torch.cat(parts), micro_batch)
+        values = put_together(parts, *found[0], len(where))
+        output["model_output"][signal.field] = as_response_field(values, micro_batch)
         return loss, output
 
     return forward_step
-
-
-def with_views(
-    step: ForwardStep,
-    own: ForwardStep,
-    model: torch.nn.Module,
-    views: Sequence[tuple[AblatedView, Sequence[Signal]]],
-) -> ForwardStep:
-    """Also run ablated views of the same micro-batch and compare each with the clean one over the whole vocabulary.
-
-    Between the runs only the clean states that the head saw at response tokens are held; logits are made anew, a part
-    of the vocabulary at a time.
-
-    Args:
-        step: runs and measures the clean view.
-        own: the engine's own forward step, for the ablated views.
-        model: the engine's model.
-        views: the ablated views, each with what to keep of its comparison.
-    """
-
-    def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        clean: list[Tensor] = []
-        with _head_inputs(model, _predictors(micro_batch), lambda _head, states: clean.append(states)):
-            loss, output = step(micro_batch, *args, **kwargs)
-        for view, signals in views:
-            ablated_batch = view.of(micro_batch)
-            tu.assign_non_tensor(ablated_batch, calculate_entropy=False)
-            with view.running(model), _compared_with(model, clean[0], ablated_batch) as compared:
-                _, ablated = own(ablated_batch, *args, **kwargs)
-            for signal in signals:
-                output["model_output"][signal.field] = _kept(signal, compared[0], ablated["model_output"], micro_batch)
-        return loss, output
-
-    return forward_step
-
-
-@contextmanager
-def _compared_with(model: torch.nn.Module, clean: Tensor, ablated_batch: TensorDict) -> Iterator[list[ViewComparison]]:
-    """While open, a run of `ablated_batch` appends its comparison with the clean states (N, D) to the list."""
-    compared: list[ViewComparison] = []
-    temperature = _temperature(ablated_batch)
-
-    def compare(lm_head: torch.nn.Linear, states: Tensor) -> None:
-        compared.append(view_divergences(clean, states, lm_head.weight, lm_head.bias, temperature=temperature))
-
-    with _head_inputs(model, _predictors(ablated_batch), compare):
-        yield compared
-
-
-def _kept(signal: Signal, compared: ViewComparison, ablated: Mapping[str, Tensor], micro_batch: TensorDict) -> Tensor:
-    """(B, j) jagged fp32 values of one signal of a paired view."""
-    if isinstance(signal, AblatedLogProb):
-        log_probs = ablated["log_probs"]
-        return response_from_nested(log_probs, micro_batch["responses"].to(log_probs.device)).float()
-    if isinstance(signal, Divergence):
-        return as_response_field(compared.kl if signal.kind == "kl" else compared.jsd, micro_batch)
-    return as_response_field(compared.ablated_entropy, micro_batch)
-
-
-def _predictors(micro_batch: TensorDict) -> Tensor:
-    """(N,) flat positions of the states whose distributions the response tokens were drawn from."""
-    return token_layout(micro_batch, ()).tokens - 1
-
-
-def _temperature(micro_batch: TensorDict) -> float:
-    return float(tu.get_non_tensor_data(data=micro_batch, key="temperature", default=1.0))
-
-
-@contextmanager
-def _hidden_states_added(
-    model: torch.nn.Module, accumulator: SimilarityAccumulator, every_layer: bool
-) -> Iterator[None]:
-    """Add the embeddings, each layer's output, and the last one's after the final norm; or the last alone."""
-    text = decoder(model)
-
-    def add_output(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-        accumulator.add(output[0] if isinstance(output, tuple) else output)
-
-    def add_input(_module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        accumulator.add(args[0] if args else kwargs["hidden_states"])
-
-    handles = [text.norm.register_forward_hook(add_output)]
-    if every_layer:
-        handles.append(text.layers[0].register_forward_pre_hook(add_input, with_kwargs=True))
-        handles += [layer.register_forward_hook(add_output) for layer in text.layers[:-1]]
-    with hooks(*handles):
-        yield
-
-
-def _head_inputs(model: torch.nn.Module, where: Tensor, use: Any) -> AbstractContextManager[None]:
-    """While open, call `use(head, states (N, D))` with what the head is given at the flat positions `where`.
-
-    Called before the head runs, when FSDP has gathered its weight.
-    """
-
-    def read(lm_head: torch.nn.Module, args: Any) -> None:
-        use(lm_head, args[0].flatten(0, -2)[where])
-
-    return hooks(head(model).register_forward_pre_hook(read))

@@ -31,7 +31,8 @@ class RunOptions:
         record_rows: responses per record file.
         zero_equal_reward_groups: give groups whose responses all have the same reward the advantage 0. verl's grpo
             leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
-        response_only_logits: compute logits of response tokens only, in every pass of actor and reference.
+        response_only_logits: compute logits of response tokens only, in every pass of actor and reference; null does so
+            wherever the engine lets it.
     """
 
     methods: list[str] = field(default_factory=list)
@@ -41,7 +42,7 @@ class RunOptions:
     record_every: int = bounded(0, 0, 2**31)
     record_rows: int = bounded(8, 1, 2**31)
     zero_equal_reward_groups: bool = False
-    response_only_logits: bool = False
+    response_only_logits: bool | None = None
 
 
 @dataclass(frozen=True)

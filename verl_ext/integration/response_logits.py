@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logits for the tokens of the response alone.
+"""Logits for the tokens of the response alone, or for none.
 
 verl computes logits of every token, prompt and image included, and throws all but the response's away. Here the head
 sees only the states that predict response tokens; what verl makes of their logits is put back among zeros, so that
@@ -8,6 +8,7 @@ everything behind finds it where it looks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,27 +19,46 @@ from verl.utils import tensordict_utils as tu
 
 from verl_ext.integration.forward_step import ForwardStep
 from verl_ext.integration.language_model import HEAD_NAME, hooks, named_part
-from verl_ext.integration.token_layout import token_layout
+from verl_ext.integration.parts import Parts, parts_of
+from verl_ext.integration.token_layout import predictors
+
+NO_LOGITS = "perception_no_logits"
+"""Setting of a micro-batch: its pass is for what is read on the way; the head runs on one position."""
 
 
-def compute_response_logits_only(engine: Any) -> None:
-    """Make `engine` (one of verl's FSDP engines, with its model built) do so from now on.
+def can_choose_logits(engine: Any) -> bool:
+    """Whether `engine` makes its logits by a head that :func:`choose_logits` can reach."""
+    return not engine.model_config.use_fused_kernels and named_part(engine.module, HEAD_NAME) is not None
 
-    Fused kernels never call the head, and Ulysses splits its input over ranks: neither is supported.
+
+def choose_logits(engine: Any, response_only: bool) -> None:
+    """Make `engine` heed `NO_LOGITS` from now on and, if `response_only`, compute logits of response tokens alone.
+
+    Fused kernels never call the head and are not supported.
+
+    Args:
+        engine: one of verl's FSDP engines, with its model built.
+        response_only: whether micro-batches without `NO_LOGITS` get those of their response tokens, or of all.
     """
-    engine.forward_step = _with_short_head_input(engine.forward_step, engine.module)
-    engine.prepare_model_outputs = _from_short_logits(engine.prepare_model_outputs)
+    parts = parts_of(engine)
+    engine.forward_step = _with_short_head_input(engine.forward_step, engine.module, parts, response_only)
+    engine.prepare_model_outputs = _from_short_logits(engine.prepare_model_outputs, parts, response_only)
 
 
-def _with_short_head_input(step: ForwardStep, model: torch.nn.Module) -> ForwardStep:
+def _with_short_head_input(step: ForwardStep, model: torch.nn.Module, parts: Parts, response_only: bool) -> ForwardStep:
     head = named_part(model, HEAD_NAME)
     assert head is not None
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        where = token_layout(micro_batch, ()).tokens - 1
+        none = _without_logits(micro_batch)
+        if not (none or response_only):
+            return step(micro_batch, *args, **kwargs)
+        where = predictors(micro_batch)
 
         def shorten(_head: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (given[0].flatten(0, -2)[where][None], *given[1:])
+            states = given[0].flatten(0, -2)
+            rows = slice(1) if none else _Short.of(where, parts, len(states)).rows
+            return (states[rows][None], *given[1:])
 
         with hooks(head.register_forward_pre_hook(shorten)):
             return step(micro_batch, *args, **kwargs)
@@ -46,35 +66,78 @@ def _with_short_head_input(step: ForwardStep, model: torch.nn.Module) -> Forward
     return forward_step
 
 
-def _from_short_logits(prepare: Any) -> Any:
+def _from_short_logits(prepare: Any, parts: Parts, response_only: bool) -> Any:
     """verl's `prepare_model_outputs` on a packed batch of responses, its results spread over the whole sequences."""
 
     def prepare_model_outputs(
         output: Any, output_args: dict[str, Any], micro_batch: TensorDict, **kwargs: Any
     ) -> dict[str, Tensor]:
+        if _without_logits(micro_batch):
+            return {}
+        if not response_only:
+            return prepare(output=output, output_args=output_args, micro_batch=micro_batch, **kwargs)
         ids = micro_batch["input_ids"]
-        short = micro_batch.copy()
-        tu.assign_non_tensor(short, use_remove_padding=True)
-        where = token_layout(short, ()).tokens - 1
-        labels = ids.values()[where + 1]
-        short["input_ids"] = nested_tensor_from_jagged(labels, micro_batch["responses"].offsets())
+        packed = micro_batch.copy()
+        tu.assign_non_tensor(packed, use_remove_padding=True)
+        where = predictors(packed)
+        short = _Short.of(where, parts, len(output_args["input_ids_rmpad_rolled"]))
+        packed["input_ids"] = _one_row_of(parts.ranks * short.length, like=ids)
         short_args = {
             **output_args,
-            "input_ids_rmpad_rolled": labels,
-            "temperature_rmpad": _temperatures(output_args, ids)[where],
+            "input_ids_rmpad_rolled": output_args["input_ids_rmpad_rolled"][short.rows],
+            "temperature_rmpad": _temperatures(output_args, ids)[short.rows],
             "pad_size": 0,
         }
-        found = prepare(output=output, output_args=short_args, micro_batch=short, **kwargs)
-        return {name: _spread(values.values(), where, ids) for name, values in found.items()}
+        found = prepare(output=output, output_args=short_args, micro_batch=packed, **kwargs)
+        return {name: _spread(values.values()[short.order], where, ids) for name, values in found.items()}
 
     return prepare_model_outputs
 
 
+@dataclass(frozen=True)
+class _Short:
+    """Some positions of a micro-batch, those of each rank repeated up to the longest list of any.
+
+    Attributes:
+        rows: (length,) this rank's, among the positions that it computes.
+        length: how many each rank has.
+        order: (N,) where each position stands when the lists of all ranks are laid end to end.
+    """
+
+    rows: Tensor
+    length: int
+    order: Tensor
+
+    @classmethod
+    def of(cls, positions: Tensor, parts: Parts, computed: int) -> _Short:
+        """Of ascending flat `positions`, on a rank that computes `computed` of all positions."""
+        kept, rows = parts.own(positions, computed)
+        if parts.ranks == 1:
+            return cls(rows, len(rows), kept)
+        ranks = parts.rank_of(positions, computed)
+        counts = torch.bincount(ranks, minlength=parts.ranks)
+        length = max(1, int(counts.max()))
+        order = torch.arange(len(positions), device=positions.device) - (counts.cumsum(0) - counts)[ranks]
+        padded = torch.nn.functional.pad(rows, (0, length - len(rows)))
+        return cls(padded, length, ranks * length + order)
+
+
+def _without_logits(micro_batch: TensorDict) -> bool:
+    return bool(tu.get_non_tensor_data(data=micro_batch, key=NO_LOGITS, default=False))
+
+
 def _temperatures(output_args: dict[str, Any], ids: Any) -> Tensor:
-    """(positions,) temperature of each packed token."""
+    """(positions,) temperature of each packed token that this rank computes."""
     if "temperature_rmpad" in output_args:
         return output_args["temperature_rmpad"]
     return torch.repeat_interleave(output_args["temperature"], ids.offsets().diff())
+
+
+def _one_row_of(length: int, like: Any) -> Tensor:
+    """(B, j) jagged zeros with as many rows as `like`, all elements in the first."""
+    offsets = torch.full_like(like.offsets(), length)
+    offsets[0] = 0
+    return nested_tensor_from_jagged(like.values().new_zeros(length), offsets)
 
 
 def _spread(values: Tensor, where: Tensor, ids: Any) -> Tensor:

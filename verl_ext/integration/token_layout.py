@@ -52,5 +52,15 @@ def as_response_field(values: Tensor, micro_batch: TensorDict) -> Tensor:
     return nested_tensor_from_jagged(values.float(), offsets)
 
 
+def predictors(micro_batch: TensorDict) -> Tensor:
+    """(N,) flat positions of the states whose distributions the response tokens were drawn from."""
+    return token_layout(micro_batch, ()).tokens - 1
+
+
+def temperature(micro_batch: TensorDict) -> float:
+    """What verl divides the logits of `micro_batch` by."""
+    return float(tu.get_non_tensor_data(data=micro_batch, key="temperature", default=1.0))
+
+
 def _is_packed(micro_batch: TensorDict) -> bool:
     return bool(tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True))

@@ -11,7 +11,7 @@ from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import Perception, parse
 from verl_ext.signals.request import Similarity, needs_logits
 
-TRAINER_MODES = ("perception_sync", "perception_colocate_async")
+TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
 MODE_PREFIX = "perception_"
 STRATEGIES = ("fsdp", "fsdp2")
 FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
@@ -42,9 +42,6 @@ def _check_trainer(config: DictConfig) -> None:
             config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True"
         )
     mode = _get(config, "trainer.v1.trainer_mode")
-    if "separate_async" in str(mode):
-        reason = "its trainer swaps in older weights for the clean pass, which the ablated pass does not follow yet"
-        raise _error(config, "trainer.v1.trainer_mode", f"{reason}; write {' or '.join(TRAINER_MODES)}")
     if not str(mode).startswith(MODE_PREFIX):
         wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
         raise _error(config, "trainer.v1.trainer_mode", f"this trainer ignores the section; write {wanted}")
@@ -101,17 +98,24 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
     if logits and _get(config, FUSED_KERNELS, False):
         remedy = f"fused kernels never produce the logits that {', '.join(logits)} needs; write False"
         raise _error(config, FUSED_KERNELS, remedy)
-    if perception.options.response_only_logits:
-        for key in (FUSED_KERNELS, *SEQUENCE_PARALLEL_KEYS):
-            if int(_get(config, key, 0) or 0) > (0 if key == FUSED_KERNELS else 1):
-                raise _error(
-                    config, key, "perception.response_only_logits=True cannot go with it; switch one of them off"
-                )
-    states = sorted(signal.field for signal in perception.signals if isinstance(signal, Similarity))
-    for sharded in SEQUENCE_PARALLEL_KEYS if logits or states else ():
+    if perception.options.response_only_logits and _get(config, FUSED_KERNELS, False):
+        remedy = "fused kernels have no head that perception.response_only_logits=True could shorten; write False"
+        raise _error(config, FUSED_KERNELS, remedy)
+    _check_sequence_parallel(config, perception)
+
+
+def _check_sequence_parallel(config: DictConfig, perception: Perception) -> None:
+    """Scores that need every pair of tokens cannot be put together from sums of parts."""
+    pairs = sorted(
+        signal.field
+        for signal in perception.signals
+        if isinstance(signal, Similarity) and signal.pooling == "pairwise_mean" and signal.score in ("l2", "l1")
+    )
+    for sharded in SEQUENCE_PARALLEL_KEYS if pairs else ():
         if int(_get(config, sharded, 1) or 1) > 1:
             remedy = (
-                f"{', '.join(logits + states)} cannot be measured yet where a sequence is split over ranks; write 1"
+                f"{', '.join(pairs)} needs every pair of response and image tokens, which no rank has where sequences "
+                "are split; write 1, or choose score=cosine"
             )
             raise _error(config, sharded, remedy)
 

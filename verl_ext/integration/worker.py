@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verl's actor worker, measuring signals in its log-prob pass, with one more role method for image-ablated views."""
+"""What is added to verl's actor workers: signals in the log-prob pass, and a role method for image-ablated views."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
@@ -25,7 +25,7 @@ from verl_ext.integration.loss import HAS_IMAGE, loss_with_terms
 from verl_ext.integration.model_facts import model_facts
 from verl_ext.integration.plan import log_prob_fields, plan
 from verl_ext.integration.position_ids import repair_position_ids
-from verl_ext.integration.response_logits import compute_response_logits_only
+from verl_ext.integration.response_logits import can_choose_logits, choose_logits
 from verl_ext.integration.vision_tower import allow_image_free_batches
 from verl_ext.methods.base import Method
 
@@ -33,23 +33,30 @@ STEP = "perception_step"
 PROGRESS = "perception_progress"
 KEEP_IMAGES = "perception_keep_images"
 
+if TYPE_CHECKING:
+    Base = ActorRolloutRefWorker
+else:
+    Base = object  # verl's worker comes after the mixin
 
-class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
-    """Reads its configuration from `actor_rollout_ref.perception`, where the trainer puts it."""
+
+class PerceptionWorkerMixin(Base):
+    """Put before one of verl's actor workers.
+
+    Reads its configuration from `actor_rollout_ref.perception`, where the trainer puts it.
+    """
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[attr-defined]
     def init_model(self) -> None:
         """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model."""
         super().init_model()
         perception: Perception = parse(self.config.perception)
+        self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):
             allow_image_free_batches(worker.engine.module)  # type: ignore[attr-defined]
-            if perception.options.response_only_logits:
-                compute_response_logits_only(worker.engine)
+            self._choose_logits(worker.engine, perception.options.response_only_logits)
         if self.actor is None:
             return
         self.model_facts = model_facts(self.actor.model_config)
-        self.plan = plan(perception.signals)
         self.ablations = {
             name: Ablation(spec, self.model_facts, perception.options.seed) for name, spec in perception.views.items()
         }
@@ -120,6 +127,11 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         fields = {field: values for field, values in outputs.items() if values is not None}
         return TensorDict(fields, batch_size=data.batch_size) if fields else None
 
+    def _choose_logits(self, engine: Any, response_only: bool | None) -> None:
+        response_only = can_choose_logits(engine) if response_only is None else response_only
+        if response_only or self.plan.paired:
+            choose_logits(engine, response_only)
+
     def _ablated_log_prob(self, view: AblatedView, data: TensorDict) -> Tensor | None:
         assert self.actor is not None
         engine: Any = self.actor.engine
@@ -141,3 +153,7 @@ class PerceptionActorRolloutRefWorker(ActorRolloutRefWorker):
         if not torch.equal(input_ids, data["input_ids"].values()):
             raise RuntimeError("the ablated pass got other rows than the clean pass before it")
         set_row_inputs(data, rows)
+
+
+class PerceptionActorRolloutRefWorker(PerceptionWorkerMixin, ActorRolloutRefWorker):
+    """verl's worker for actor, reference and a rollout on the same devices."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -71,8 +71,17 @@ class SimilarityAccumulator:
     Adding a layer takes O((N + M) D) time and no host synchronisation, except for l2 and l1 with
     ``pooling="pairwise_mean"``: they visit all N x M pairs of a row, in bounded memory.
 
+    Where sequences are cut over processes, each has the layout of its own part, with rows numbered alike, and gives
+    `summed`, which is called once here and once a layer, in the same order by all.
+
+    Args:
+        layout: where this process finds its tokens and images.
+        score, layers, pooling: see :func:`visual_similarity`.
+        summed: maps a tensor to its sum over the processes that hold parts of the same rows.
+
     Raises:
-        ValueError: `score`, `layers` or `pooling` is not one of the listed names.
+        ValueError: `score`, `layers` or `pooling` is not one of the listed names, or sequences are cut and the score
+            needs every pair.
     """
 
     def __init__(
@@ -81,14 +90,19 @@ class SimilarityAccumulator:
         score: Score = "cosine",
         layers: Layers = "all",
         pooling: Pooling = "pairwise_mean",
+        summed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         for name, value, known in (("score", score, Score), ("layers", layers, Layers), ("pooling", pooling, Pooling)):
             if value not in get_args(known):
                 raise ValueError(f"{name} is {value!r}; it must be one of {get_args(known)}")
+        every_pair = pooling == "pairwise_mean" and score in ("l2", "l1")
+        if every_pair and summed is not None:
+            raise ValueError(f"score is {score!r} with pairwise_mean; it needs every pair, and the sequence is cut")
         self._layout, self._score, self._layers, self._pooling = layout, score, layers, pooling
+        self._summed = summed or _alone
         ones = torch.ones_like(layout.image_rows)
-        self._image_count = ones.new_zeros(layout.rows).index_add_(0, layout.image_rows, ones)
-        self._pairs = list(_pairs(layout)) if pooling == "pairwise_mean" and score in ("l2", "l1") else None
+        self._image_count = self._summed(ones.new_zeros(layout.rows).index_add_(0, layout.image_rows, ones))
+        self._pairs = list(_pairs(layout)) if every_pair else None
         self._total: Tensor | None = None
         self._added = 0
 
@@ -124,10 +138,21 @@ class SimilarityAccumulator:
         Raises:
             ValueError: no layer was added.
         """
-        if self._total is None:
+        total, added = self.sums()
+        if total is None:
             raise ValueError("hidden_states is empty; at least one layer must be added")
+        return total / added
+
+    @torch.no_grad()
+    def sums(self) -> tuple[Tensor | None, int]:
+        """(N,) sum over the layers added so far, and their number; for layers spread over processes.
+
+        None and 0 before the first. :meth:`result` is the one over the other.
+        """
+        if self._total is None:
+            return None, 0
         has_image = (self._image_count > 0).index_select(0, self._layout.token_rows)
-        return torch.where(has_image, self._total / self._added, self._total.new_zeros(()))
+        return torch.where(has_image, self._total, self._total.new_zeros(())), self._added
 
     def _to_summary(self, states: Tensor) -> Tensor:
         """(N,) scores against one vector a row: the mean image token, of unit length each for the pairwise cosine."""
@@ -149,7 +174,7 @@ class SimilarityAccumulator:
             if self._score == "cosine" and self._pooling == "pairwise_mean":
                 image /= _norm(image, PAIR_NORM_FLOOR)[:, None]
             total.index_add_(0, image_rows[block], image)
-        return total / self._image_count.clamp(min=1)[:, None]
+        return self._summed(total) / self._image_count.clamp(min=1)[:, None]
 
     def _compare(self, token: Tensor, summary: Tensor) -> Tensor:
         """(n,) scores of (n, D) tokens and the (n, D) summaries of their rows."""
@@ -270,6 +295,10 @@ def _pairs(layout: TokenLayout) -> Iterator[tuple[Tensor, Tensor]]:
         images = layout.images[layout.image_rows == row]
         if len(members) and len(images):
             yield members, images
+
+
+def _alone(values: Tensor) -> Tensor:
+    return values
 
 
 def _blocks(count: int, width: int) -> Iterator[slice]:

@@ -9,6 +9,12 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from verl.utils.ulysses import (
+    all_gather_tensor,
+    gather_heads_scatter_seq,
+    gather_seq_scatter_heads,
+    get_ulysses_sequence_parallel_group,
+)
 
 from verl_ext.platforms.cpu.patching import replace_symbol
 
@@ -47,7 +53,8 @@ def attend_packed(
     """Causal attention inside each packed sequence.
 
     Args:
-        query_states, key_states, value_states: (1, S, heads, head_dim), S the packed length.
+        query_states, key_states, value_states: (1, S, heads, head_dim), S the packed length, or this rank's part of it
+            where verl splits sequences over ranks.
         position_ids: (1, S) text positions; a sequence starts wherever they are 0.
 
     Returns:
@@ -58,8 +65,25 @@ def attend_packed(
     """
     if query_states.size(0) != 1 or position_ids is None or sliding_window is not None or not is_causal:
         raise ValueError("packed attention on the CPU handles one causal packed row with position ids and no window")
+    if get_ulysses_sequence_parallel_group() is None:
+        return _attend(query_states, key_states, value_states, position_ids, dropout)
+    # Each rank has some positions of all heads, and attends at all positions for some heads.
+    query, key, value = (
+        gather_seq_scatter_heads(states, seq_dim=1, head_dim=2) for states in (query_states, key_states, value_states)
+    )
+    everywhere = all_gather_tensor(position_ids.reshape(-1), get_ulysses_sequence_parallel_group())
+    return gather_heads_scatter_seq(_attend(query, key, value, everywhere, dropout), head_dim=2, seq_dim=1)
+
+
+def _attend(
+    query_states: torch.Tensor,
+    key_states: torch.Tensor,
+    value_states: torch.Tensor,
+    position_ids: torch.Tensor,
+    dropout: float,
+) -> torch.Tensor:
     starts = (position_ids.reshape(-1) == 0).nonzero().reshape(-1).tolist()
-    ends = [*starts[1:], query_length]
+    ends = [*starts[1:], query_states.size(1)]
     outputs = []
     for begin, end in zip(starts, ends, strict=True):
         query, key, value = (x[:, begin:end].transpose(1, 2) for x in (query_states, key_states, value_states))
