@@ -102,10 +102,20 @@ def stop(started):
     processes = [process for parent in running for process in [parent, *parent.children(recursive=True)]]
     for process in reversed(running):
         process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=20)
+    deadline = time.monotonic() + 20
+    while (left := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
     for process in left:
         process.kill()
     return left
+
+
+def alive(process):
+    """False also for one that is dead but that its parent has not asked about yet."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_ports(count):

@@ -15,7 +15,7 @@ import verl_ext.plugin  # noqa: F401  isort: skip
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_ext.integration.trainers import PerceptionTrainerSync
+from verl_ext.integration.trainers import PerceptionTrainerSeparateAsync, PerceptionTrainerSync
 
 
 def size(value):
@@ -30,6 +30,15 @@ def size(value):
 def plain(value):
     """A non-tensor field as a list of what it holds."""
     return value if isinstance(value, torch.Tensor) else value.tolist()
+
+
+def views(fields):
+    """The largest difference of the two views' log-probs in rows with and without an image; None if there are none."""
+    clean, ablated = (fields[name].to_padded_tensor(0) for name in ("old_log_probs", "ablated_log_prob"))
+    difference = (clean - ablated).abs().amax(dim=-1)
+    image = fields["has_image"]
+    groups = {"with_image": difference[image], "without_image": difference[~image]}
+    return {name: values.max().item() if len(values) else None for name, values in groups.items()}
 
 
 class Measuring:
@@ -63,6 +72,8 @@ class Measuring:
         sizes = {name: size(plain(value)) for name, value in fields.items()}
         tokens = int(fields["responses"].values().numel())
         self._write("transfer_queue", {"bytes": sizes, "response_tokens": tokens, "rows": len(batch.keys)})
+        if "ablated_log_prob" in fields:
+            self._write("views", {"step": self.global_steps, "trigger": self.local_trigger_step, **views(fields)})
         return super()._update_actor(batch, metrics)
 
 
@@ -75,4 +86,9 @@ class MeasuringSync(Measuring, PPOTrainerSync):
 
 @register_trainer("perception_measuring_sync")
 class MeasuringPerceptionSync(Measuring, PerceptionTrainerSync):
+    pass
+
+
+@register_trainer("perception_measuring_separate_async")
+class MeasuringPerceptionSeparateAsync(Measuring, PerceptionTrainerSeparateAsync):
     pass

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one method of verl's engines that passes go through: what runs a single micro-batch."""
+"""Methods of verl's engines while a pass is open, above all the one that runs a single micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 ForwardStep = Callable[..., tuple[Any, dict[str, Any]]]
@@ -13,13 +13,18 @@ whose jagged tensors (one row a sequence of the micro-batch) verl joins over mic
 
 
 @contextmanager
-def forward_step_replaced(engine: Any, wrap: Callable[[ForwardStep], ForwardStep]) -> Iterator[None]:
-    """While open, `engine` runs every micro-batch through `wrap(its own forward_step)`."""
-    before = vars(engine).get("forward_step")
-    engine.forward_step = wrap(engine.forward_step)
+def method_replaced(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None]:
+    """While open, `owner` runs `wrap(its own method)` in place of the method called `name`."""
+    before = vars(owner).get(name)
+    setattr(owner, name, wrap(getattr(owner, name)))
     try:
         yield
     finally:
-        del engine.forward_step
+        delattr(owner, name)
         if before is not None:
-            engine.forward_step = before
+            setattr(owner, name, before)
+
+
+def forward_step_replaced(engine: Any, wrap: Callable[[ForwardStep], ForwardStep]) -> AbstractContextManager[None]:
+    """While open, `engine` runs every micro-batch through `wrap(its own forward_step)`."""
+    return method_replaced(engine, "forward_step", wrap)

@@ -8,7 +8,6 @@ everything behind finds it where it looks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 
+from verl_ext.integration.equal_lists import EqualLists
 from verl_ext.integration.forward_step import ForwardStep
 from verl_ext.integration.language_model import HEAD_NAME, hooks, named_part
 from verl_ext.integration.parts import Parts, parts_of
@@ -57,7 +57,7 @@ def _with_short_head_input(step: ForwardStep, model: torch.nn.Module, parts: Par
 
         def shorten(_head: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             states = given[0].flatten(0, -2)
-            rows = slice(1) if none else _Short.of(where, parts, len(states)).rows
+            rows = slice(1) if none else EqualLists.of(where, parts, len(states)).rows
             return (states[rows][None], *given[1:])
 
         with hooks(head.register_forward_pre_hook(shorten)):
@@ -80,7 +80,7 @@ def _from_short_logits(prepare: Any, parts: Parts, response_only: bool) -> Any:
         packed = micro_batch.copy()
         tu.assign_non_tensor(packed, use_remove_padding=True)
         where = predictors(packed)
-        short = _Short.of(where, parts, len(output_args["input_ids_rmpad_rolled"]))
+        short = EqualLists.of(where, parts, len(output_args["input_ids_rmpad_rolled"]))
         packed["input_ids"] = _one_row_of(parts.ranks * short.length, like=ids)
         short_args = {
             **output_args,
@@ -92,34 +92,6 @@ def _from_short_logits(prepare: Any, parts: Parts, response_only: bool) -> Any:
         return {name: _spread(values.values()[short.order], where, ids) for name, values in found.items()}
 
     return prepare_model_outputs
-
-
-@dataclass(frozen=True)
-class _Short:
-    """Some positions of a micro-batch, those of each rank repeated up to the longest list of any.
-
-    Attributes:
-        rows: (length,) this rank's, among the positions that it computes.
-        length: how many each rank has.
-        order: (N,) where each position stands when the lists of all ranks are laid end to end.
-    """
-
-    rows: Tensor
-    length: int
-    order: Tensor
-
-    @classmethod
-    def of(cls, positions: Tensor, parts: Parts, computed: int) -> _Short:
-        """Of ascending flat `positions`, on a rank that computes `computed` of all positions."""
-        kept, rows = parts.own(positions, computed)
-        if parts.ranks == 1:
-            return cls(rows, len(rows), kept)
-        ranks = parts.rank_of(positions, computed)
-        counts = torch.bincount(ranks, minlength=parts.ranks)
-        length = max(1, int(counts.max()))
-        order = torch.arange(len(positions), device=positions.device) - (counts.cumsum(0) - counts)[ranks]
-        padded = torch.nn.functional.pad(rows, (0, length - len(rows)))
-        return cls(padded, length, ranks * length + order)
 
 
 def _without_logits(micro_batch: TensorDict) -> bool:

@@ -15,7 +15,9 @@ from verl.utils.device import get_device_id
 from verl_ext.signals.similarity import TokenLayout
 
 
-def token_layout(micro_batch: TensorDict, vision_token_ids: Sequence[int]) -> TokenLayout:
+def token_layout(
+    micro_batch: TensorDict, vision_token_ids: Sequence[int], packed: bool | None = None
+) -> TokenLayout:
     """Flat positions of the response tokens and of the prompts' image tokens, on the device that the engine uses.
 
     Hidden states flattened to (positions, D) are indexed by them: (1, N, D) when sequences are packed, (B, L, D) with
@@ -25,13 +27,15 @@ def token_layout(micro_batch: TensorDict, vision_token_ids: Sequence[int]) -> To
     Args:
         micro_batch: `input_ids`, `responses` (jagged), and verl's setting `use_remove_padding`.
         vision_token_ids: ids of the placeholders that image features replace.
+        packed: instead of verl's setting, whether positions are those of the sequences laid end to end.
     """
     device = get_device_id()
     ids, offsets = micro_batch["input_ids"].values().to(device), micro_batch["input_ids"].offsets().to(device)
     lengths, responses = offsets.diff(), micro_batch["responses"].offsets().diff().to(device)
     # Of row b, position p is ids[offsets[b] + p] and flat position starts[b] + p.
     in_rows = torch.arange(len(lengths), device=device)
-    starts = offsets[:-1] if _is_packed(micro_batch) else in_rows * lengths.max()
+    packed = _is_packed(micro_batch) if packed is None else packed
+    starts = offsets[:-1] if packed else in_rows * lengths.max()
     rows = torch.repeat_interleave(in_rows, lengths)
     positions = torch.arange(len(ids), device=device) - offsets[:-1][rows]
     flat = starts[rows] + positions
@@ -52,9 +56,9 @@ def as_response_field(values: Tensor, micro_batch: TensorDict) -> Tensor:
     return nested_tensor_from_jagged(values.float(), offsets)
 
 
-def predictors(micro_batch: TensorDict) -> Tensor:
+def predictors(micro_batch: TensorDict, packed: bool | None = None) -> Tensor:
     """(N,) flat positions of the states whose distributions the response tokens were drawn from."""
-    return token_layout(micro_batch, ()).tokens - 1
+    return token_layout(micro_batch, (), packed).tokens - 1
 
 
 def temperature(micro_batch: TensorDict) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,35 +11,36 @@ import torch
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
-from verl.utils.debug import marked_timer
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.ablated_pass import INPUT_FIELDS
 from verl_ext.integration.advantage import combined, method_weights, refuse_broken, without_equal_reward_groups
-from verl_ext.integration.agreement import log_prob_correlation, require_agreement
 from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.integration.plan import Plan, plan
 from verl_ext.integration.records import collect, write_records
+from verl_ext.integration.signal_passes import SignalPasses
 from verl_ext.integration.validation import validate
-from verl_ext.integration.worker import KEEP_IMAGES, PROGRESS, STEP, PerceptionActorRolloutRefWorker
+from verl_ext.integration.worker import PerceptionActorRolloutRefWorker, PerceptionWorkerMixin
 from verl_ext.logs import get_logger
 from verl_ext.methods.base import RolloutSignals
 
 logger = get_logger(__name__)
 
 if TYPE_CHECKING:
-    Base = PPOTrainer
+    Base = SignalPasses
 else:
     Base = object  # verl's trainer comes after the mixin
-ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef)
+ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef, Role.RefPolicy)
 
 
 class PerceptionTrainerMixin(Base):
-    """Put before one of verl's v1 trainers; `base_mode` is the name under which verl knows that trainer."""
+    """Put before one of verl's v1 trainers, with :class:`SignalPasses` behind it.
+
+    Attributes:
+        base_mode: the name under which verl knows that trainer.
+    """
 
     base_mode: str
 
@@ -64,19 +64,10 @@ class PerceptionTrainerMixin(Base):
         super()._init_resource_pool_mgr()
         for role in ACTOR_ROLES:
             if role in self.role_worker_mapping:
-                self.role_worker_mapping[role] = ray.remote(PerceptionActorRolloutRefWorker)
+                self.role_worker_mapping[role] = ray.remote(self._worker_cls())
 
-    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        if self.perception.signals:
-            batch.extra_info.update(self._moment())
-            batch.extra_info[KEEP_IMAGES] = any(
-                self.perception.views[view].kind != "drop_vision" for view in self.plan.separate
-            )
-        batch = super()._compute_old_log_prob(batch, metrics=metrics)
-        self._check_rollout(batch, metrics)
-        if self.plan.separate:
-            self._measure_ablated_log_prob(batch)
-        return batch
+    def _worker_cls(self) -> type[PerceptionWorkerMixin]:
+        return PerceptionActorRolloutRefWorker
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics=metrics)
@@ -120,41 +111,6 @@ class PerceptionTrainerMixin(Base):
             return
         rows = collect(batch, self.tokenizer, signals, weights, step=self.global_steps, rows=options.record_rows)
         write_records(rows, Path(self.config.trainer.default_local_dir), self.global_steps)
-
-    def _measure_ablated_log_prob(self, batch: KVBatchMeta) -> None:
-        """Run the ablated pass with the clean pass's settings; the worker writes its result to TransferQueue."""
-        settings = {
-            "calculate_entropy": False,
-            "compute_loss": False,
-            "temperature": self.config.actor_rollout_ref.rollout.temperature,
-            **self._moment(),
-        }
-        # Without the images, which the clean pass has fetched: they would cross the network a second time.
-        text = replace(batch, fields=list(INPUT_FIELDS), extra_info={**batch.extra_info, **settings})
-        before = self.timing_raw.get("ablated_log_prob", 0.0)
-        with marked_timer("ablated_log_prob", self.timing_raw, color="purple"):
-            self.actor_rollout_wg.compute_ablated_log_prob(text)
-        # verl's timer of the clean pass encloses this hook; keep the two apart.
-        elapsed = self.timing_raw["ablated_log_prob"] - before
-        self.timing_raw["old_log_prob"] = self.timing_raw.get("old_log_prob", 0.0) - elapsed
-
-    def _check_rollout(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
-        if not self.config.actor_rollout_ref.rollout.calculate_log_probs:
-            return
-        rollout = RolloutBatch.fetch(batch, "response_mask", "rollout_log_probs", "old_log_probs")
-        correlation = log_prob_correlation(
-            rollout.padded("rollout_log_probs"), rollout.padded("old_log_probs"), rollout.padded("response_mask")
-        )
-        metrics["perception/rollout_actor_log_prob_corr"] = correlation
-        require_agreement(correlation, self.perception.options.min_rollout_correlation, self.global_steps)
-
-    def _moment(self) -> dict[str, Any]:
-        """What the workers must know of the present step to measure signals."""
-        return {STEP: self.global_steps, PROGRESS: self._progress()}
-
-    def _progress(self) -> float:
-        """Share of the training steps that are done."""
-        return min(1.0, (self.global_steps - 1) / max(1, self.total_training_steps))
 
     def _advantage_fields(self) -> list[str]:
         fields = ["uid", "response_mask", "old_log_probs", "advantages"]

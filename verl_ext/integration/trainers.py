@@ -5,20 +5,36 @@ from __future__ import annotations
 
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from verl_ext.integration.signal_passes import SignalPasses
 from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
+from verl_ext.integration.worker import PerceptionWorkerMixin
 
 
 @register_trainer("perception_sync")
-class PerceptionTrainerSync(PerceptionTrainerMixin, PPOTrainerSync):
+class PerceptionTrainerSync(PerceptionTrainerMixin, PPOTrainerSync, SignalPasses):
     """verl's `sync` trainer with perception methods."""
 
     base_mode = "sync"
 
 
 @register_trainer("perception_colocate_async")
-class PerceptionTrainerColocateAsync(PerceptionTrainerMixin, PPOTrainerColocateAsync):
+class PerceptionTrainerColocateAsync(PerceptionTrainerMixin, PPOTrainerColocateAsync, SignalPasses):
     """verl's `colocate_async` trainer with perception methods."""
 
     base_mode = "colocate_async"
+
+
+@register_trainer("perception_separate_async")
+class PerceptionTrainerSeparateAsync(PerceptionTrainerMixin, PPOTrainerSeparateAsync, SignalPasses):
+    """verl's `separate_async` trainer with perception methods."""
+
+    base_mode = "separate_async"
+
+    def _worker_cls(self) -> type[PerceptionWorkerMixin]:
+        # verl keeps it among its experiments; only this trainer needs it.
+        from verl_ext.integration.detached_worker import PerceptionDetachActorWorker
+
+        return PerceptionDetachActorWorker
