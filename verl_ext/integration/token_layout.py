@@ -15,9 +15,7 @@ from verl.utils.device import get_device_id
 from verl_ext.signals.similarity import TokenLayout
 
 
-def token_layout(
-    micro_batch: TensorDict, vision_token_ids: Sequence[int], packed: bool | None = None
-) -> TokenLayout:
+def token_layout(micro_batch: TensorDict, vision_token_ids: Sequence[int], packed: bool | None = None) -> TokenLayout:
     """Flat positions of the response tokens and of the prompts' image tokens, on the device that the engine uses.
 
     Hidden states flattened to (positions, D) are indexed by them: (1, N, D) when sequences are packed, (B, L, D) with

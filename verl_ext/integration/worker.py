@@ -17,16 +17,13 @@ from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.integration.ablated_batch import Ablation, Inputs, row_inputs, set_row_inputs
 from verl_ext.integration.ablated_pass import AblatedView
-from verl_ext.integration.clean_pass import measuring
 from verl_ext.integration.config import Perception, parse
-from verl_ext.integration.forward_step import forward_step_replaced
 from verl_ext.integration.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.integration.loss import HAS_IMAGE, loss_with_terms
 from verl_ext.integration.model_facts import model_facts
+from verl_ext.integration.passes import passes_of
 from verl_ext.integration.plan import log_prob_fields, plan
 from verl_ext.integration.position_ids import repair_position_ids
-from verl_ext.integration.response_logits import can_choose_logits, choose_logits
-from verl_ext.integration.vision_tower import allow_image_free_batches
 from verl_ext.methods.base import Method
 
 STEP = "perception_step"
@@ -52,8 +49,8 @@ class PerceptionWorkerMixin(Base):
         perception: Perception = parse(self.config.perception)
         self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):
-            allow_image_free_batches(worker.engine.module)  # type: ignore[attr-defined]
-            self._choose_logits(worker.engine, perception.options.response_only_logits)
+            engine: Any = worker.engine
+            passes_of(engine).prepare(engine, perception.options.response_only_logits, self.plan)
         if self.actor is None:
             return
         self.model_facts = model_facts(self.actor.model_config)
@@ -86,7 +83,9 @@ class PerceptionWorkerMixin(Base):
         if tu.get(data, STEP) is None:
             return super().compute_log_prob(data)
         assert self.actor is not None
-        with measuring(self.actor.engine, self.plan, self._views(data), self.model_facts.vision_token_ids):
+        engine: Any = self.actor.engine
+        vision_token_ids = self.model_facts.vision_token_ids
+        with passes_of(engine).measuring(engine, self.plan, self._views(data), vision_token_ids):
             output = super().compute_log_prob(data)
         if output is not None:
             output[HAS_IMAGE] = torch.tensor(count_vision_tokens(data["prompts"], self.model_facts)) > 0
@@ -127,15 +126,10 @@ class PerceptionWorkerMixin(Base):
         fields = {field: values for field, values in outputs.items() if values is not None}
         return TensorDict(fields, batch_size=data.batch_size) if fields else None
 
-    def _choose_logits(self, engine: Any, response_only: bool | None) -> None:
-        response_only = can_choose_logits(engine) if response_only is None else response_only
-        if response_only or self.plan.paired:
-            choose_logits(engine, response_only)
-
     def _ablated_log_prob(self, view: AblatedView, data: TensorDict) -> Tensor | None:
         assert self.actor is not None
         engine: Any = self.actor.engine
-        with view.running(engine.module), forward_step_replaced(engine, view.instead):
+        with passes_of(engine).running(engine, view):
             output: Any = self.actor.infer_batch(data)
         return None if output is None else response_from_nested(output["log_probs"], data["response_mask"]).float()
 
