@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from support import batches, ranks, workers
+from support import batches, ranks, tiny, workers
 from support.configuration import configuration
 
 from verl_ext.integration.advantage import method_weights
@@ -23,28 +23,27 @@ METHODS = [
     "+perception.views.noised.sigma=4",
 ]
 VEPO = ["+perception=vepo"]
+# Two views, one without vision tokens and one with other pixels, and a loss term that reads one of them.
+PAPO = [
+    "+perception=papo_g",
+    "recipe=grpo",
+    "perception.methods=[papo,pepo,pgpo]",
+    "+perception.pgpo.view=blind",
+    "+perception.views.blind.kind=drop_vision",
+]
 PACKED = "actor_rollout_ref.model.use_remove_padding=True"
 ULYSSES = "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"
 CHECKPOINTING = "actor_rollout_ref.model.enable_gradient_checkpointing=True"
 ATOL = 1e-5
 
 
-def fields_of(overrides, rows, **settings):
+def fields_of(worker, rows, **settings):
     """{field: values of each row} of all passes of one worker."""
-    worker = workers.build(*overrides)
-    data = {**PASS, "use_remove_padding": PACKED in overrides, **settings}
+    data = {**PASS, "use_remove_padding": worker.actor.engine.use_remove_padding, **settings}
     found = dict(worker.compute_log_prob(batches.batch(rows, **data)).items())
     if worker.plan.separate:
         found |= dict(worker.compute_ablated_log_prob(batches.batch(rows, **data)).items())
     return {name: list(value.unbind()) for name, value in found.items() if torch.is_tensor(value) and value.is_nested}
-
-
-def fields_of_two_ranks(overrides, folder):
-    found = {}
-    for method in ("compute_log_prob", "compute_ablated_log_prob"):
-        if "ablated" not in method or overrides[: len(VEPO)] != VEPO:
-            found |= ranks.both(folder, method, *overrides)
-    return found
 
 
 def weights(overrides, fields, rows):
@@ -66,7 +65,7 @@ def weights(overrides, fields, rows):
         measured={signal: padded(fields[signal.field]) for signal in perception.signals},
         progress=0.4,
     )
-    methods = [*perception.methods, *([] if overrides[: len(VEPO)] == VEPO else [VPPO()])]
+    methods = [*perception.methods, *([] if overrides == VEPO else [VPPO()])]
     return method_weights(methods, signals)
 
 
@@ -77,7 +76,7 @@ def overrides(request):
 
 @pytest.fixture(scope="module")
 def expected(overrides, rows):
-    found = weights(overrides, fields_of(overrides, rows), rows)
+    found = weights(overrides, fields_of(workers.build(*overrides), rows), rows)
     assert all(values.std() > 1e-3 for values in found.values())
     return found
 
@@ -102,10 +101,30 @@ def assert_same(found, expected):
 )
 def test_one_rank(overrides, rows, expected, more, settings):
     with workers.transformers_restored():
-        found = fields_of([*overrides, *more], rows, **settings)
+        found = fields_of(workers.build(*overrides, *more), rows, **settings)
     assert_same(weights(overrides, found, rows), expected)
 
 
 @pytest.mark.parametrize("more", [[], [PACKED], [PACKED, ULYSSES]], ids=["padded", "packed", "split sequences"])
 def test_two_ranks(overrides, rows, expected, tmp_path, more):
-    assert_same(weights(overrides, fields_of_two_ranks([*overrides, *more], tmp_path), rows), expected)
+    passes = "compute_log_prob" if overrides == VEPO else "compute_log_prob,compute_ablated_log_prob"
+    assert_same(weights(overrides, ranks.both(tmp_path, passes, *overrides, *more), rows), expected)
+
+
+@pytest.mark.parametrize("more", [[], [PACKED]], ids=["padded", "packed"])
+def test_images_on_one_of_two_ranks(tmp_path, more):
+    """The ranks' collectives stay in step, in every pass and in the update, and the results are those of one rank."""
+    rows = batches.half_with_images(tiny.model(torch.float32))
+    overrides = [*PAPO, *more]
+    passes = "compute_log_prob,compute_ablated_log_prob,gradients"
+    found = ranks.both(tmp_path, passes, *overrides, images="first half")
+    with workers.transformers_restored():
+        worker = workers.build(*overrides)
+        gradients = workers.loss_and_gradients(worker, rows)[1]
+        wanted = fields_of(worker, rows)
+    for name, values in wanted.items():
+        assert all(torch.allclose(*pair, atol=2e-5, rtol=0) for pair in zip(found[name], values, strict=True)), name
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    assert largest > 1e-3
+    for name, gradient in gradients.items():
+        assert torch.allclose(found[name][0], gradient, atol=1e-5 * largest, rtol=0), name

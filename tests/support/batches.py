@@ -27,6 +27,11 @@ def rows(vlm, *, images=True, per_prompt=2):
     ]
 
 
+def half_with_images(vlm):
+    """Eight rows of which the first four have images."""
+    return [*rows(vlm)[:4], *rows(vlm, images=False)[4:]]
+
+
 def jagged(tensors):
     return as_nested_tensor([t.contiguous() for t in tensors], layout=torch.jagged)
 

@@ -10,14 +10,15 @@ import torch
 from support import tiny, workers
 
 
-def both(folder, method, *overrides):
-    """{field: rows of both ranks, in order} of what the worker's `method` returns."""
+def both(folder, methods, *overrides, images="all"):
+    """{field: rows of both ranks, in order} of what the worker's `methods`, separated by commas, return."""
     port = str(workers.free_port())
     environment = {
         **os.environ,
         "PYTHONPATH": str(tiny.ROOT / "tests"),
         "OMP_NUM_THREADS": "1",
-        "TWO_RANKS_METHOD": method,
+        "TWO_RANKS_METHODS": methods,
+        "TWO_RANKS_IMAGES": images,
     }
     processes = [
         subprocess.Popen(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from omegaconf import open_dict
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from support import batches
@@ -53,6 +54,37 @@ def measured(worker, rows, **settings):
         output = measure(batches.batch(rows, **{"compute_loss": False, "calculate_entropy": False, **settings}))
         fields.update({} if output is None else dict(output.items()))
     return {name: value for name, value in fields.items() if torch.is_tensor(value) and name != "log_probs"}
+
+
+STEP = {"perception_step": 3, "perception_progress": 0.4, "perception_steps_done": 2, "perception_total_steps": 10}
+
+
+def loss_and_gradients(worker, rows, total=None):
+    """Loss of the rows and every parameter's gradient, without a step of the optimiser.
+
+    Over several ranks each has its rows of `total`.
+    """
+    engine = worker.actor.engine
+    packed = engine.use_remove_padding
+    data = batches.batch(rows, calculate_entropy=True, **STEP)
+    for name, value in measured(worker, rows, use_remove_padding=packed, **STEP).items():
+        if name != "entropy":
+            data[name] = value
+    tu.assign_non_tensor(
+        data,
+        use_dynamic_bsz=False,
+        use_fused_kernels=False,
+        use_remove_padding=packed,
+        micro_batch_size_per_gpu=4,
+        global_batch_size=total or len(rows),
+    )
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        output = engine.forward_backward_batch(data, worker.actor.loss_fn, forward_only=False)
+        gradients = {
+            name: p.grad.full_tensor().clone() for name, p in engine.module.named_parameters() if p.grad is not None
+        }
+    return sum(output["loss"]), gradients
 
 
 @contextmanager
