@@ -34,6 +34,10 @@ pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" "torch==2.13.0" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
 "${pip[@]}" --editable ".[cpu,dev]"
 
+# Megatron-Core stands apart (17 MB): wherever verl finds it, it loads it with its engines. The tests that run verl's
+# Megatron engine put it on their path.
+"${pip[@]}" --no-deps --upgrade --target .venv/megatron "megatron-core==0.16.1"
+
 # torchcodec cannot load without CUDA and breaks the actor's import of the image utilities; nothing here needs it.
 .venv/bin/python -m pip uninstall --quiet --yes torchcodec
 .venv/bin/python scripts/torchvision_shim.py

@@ -304,7 +304,7 @@ VERL_REFUSALS = [
     ("trainer.v1.trainer_mode=mine", "trainer.v1.trainer_mode", "mine", "perception_sync or perception_colocate_async"),
     ("perception.base_estimator=gpro", "perception.base_estimator", "gpro", "grpo, "),
     ("algorithm.adv_estimator=rloo", "algorithm.adv_estimator", "rloo", "perception.base_estimator (now grpo)"),
-    ("actor_rollout_ref.actor.strategy=megatron", "actor_rollout_ref.actor.strategy", "megatron", "fsdp and fsdp2"),
+    ("actor_rollout_ref.actor.strategy=veomni", "actor_rollout_ref.actor.strategy", "veomni", "fsdp2, megatron"),
     ("distillation.enabled=True", "distillation.enabled", "True", "write False"),
     (
         "algorithm.rollout_correction.bypass_mode=True",

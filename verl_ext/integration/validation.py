@@ -13,12 +13,15 @@ from verl_ext.signals.request import Similarity, needs_logits
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
 MODE_PREFIX = "perception_"
-STRATEGIES = ("fsdp", "fsdp2")
+STRATEGIES = ("fsdp", "fsdp2", "megatron")
+STRATEGY = "actor_rollout_ref.actor.strategy"
 FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
 SEQUENCE_PARALLEL_KEYS = (
     "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
     "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
 )
+MEGATRON = "actor_rollout_ref.actor.megatron"
+MTP = "actor_rollout_ref.model.mtp.enable"
 GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
 
 
@@ -88,10 +91,10 @@ def _check_rollout(config: DictConfig, perception: Perception) -> None:
 
 
 def _check_engine(config: DictConfig, perception: Perception) -> None:
-    strategy = _get(config, "actor_rollout_ref.actor.strategy")
+    strategy = _get(config, STRATEGY)
     if strategy not in STRATEGIES:
-        remedy = f"perception methods run on {' and '.join(STRATEGIES)}; write one of them"
-        raise _error(config, "actor_rollout_ref.actor.strategy", remedy)
+        remedy = f"perception methods run on {', '.join(STRATEGIES)}; write one of them"
+        raise _error(config, STRATEGY, remedy)
     if _get(config, "distillation.enabled", False):
         raise _error(config, "distillation.enabled", "its loss replaces the one that methods extend; write False")
     logits = sorted(signal.field for signal in perception.signals if needs_logits(signal))
@@ -101,7 +104,27 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
     if perception.options.response_only_logits and _get(config, FUSED_KERNELS, False):
         remedy = "fused kernels have no head that perception.response_only_logits=True could shorten; write False"
         raise _error(config, FUSED_KERNELS, remedy)
+    if strategy == "megatron":
+        _check_megatron(config, perception, logits)
     _check_sequence_parallel(config, perception)
+
+
+def _check_megatron(config: DictConfig, perception: Perception, logits: list[str]) -> None:
+    if logits:
+        remedy = (
+            f"{', '.join(logits)} needs logits of the whole vocabulary, which Megatron cuts over ranks; write "
+            "model_engine=dp, or choose what needs sampled tokens alone (divergence=k3, entropies without top_p)"
+        )
+        raise _error(config, STRATEGY, remedy)
+    if _get(config, f"{MEGATRON}.dynamic_context_parallel", False):
+        remedy = "verl has no dynamic context parallelism for models with images; write False"
+        raise _error(config, f"{MEGATRON}.dynamic_context_parallel", remedy)
+    virtual = f"{MEGATRON}.virtual_pipeline_model_parallel_size"
+    if int(_get(config, virtual, 1) or 1) > 1:
+        raise _error(config, virtual, "not tried with perception methods yet; write null")
+    if perception.options.response_only_logits and _get(config, MTP, False):
+        remedy = "its extra heads share the one that perception.response_only_logits=True shortens; write False"
+        raise _error(config, MTP, remedy)
 
 
 def _check_sequence_parallel(config: DictConfig, perception: Perception) -> None:
@@ -111,13 +134,21 @@ def _check_sequence_parallel(config: DictConfig, perception: Perception) -> None
         for signal in perception.signals
         if isinstance(signal, Similarity) and signal.pooling == "pairwise_mean" and signal.score in ("l2", "l1")
     )
-    for sharded in SEQUENCE_PARALLEL_KEYS if pairs else ():
+    for sharded in _sequence_cuts(config) if pairs else ():
         if int(_get(config, sharded, 1) or 1) > 1:
             remedy = (
                 f"{', '.join(pairs)} needs every pair of response and image tokens, which no rank has where sequences "
                 "are split; write 1, or choose score=cosine"
             )
             raise _error(config, sharded, remedy)
+
+
+def _sequence_cuts(config: DictConfig) -> tuple[str, ...]:
+    """Keys whose value is the number of ranks that share a sequence."""
+    if _get(config, STRATEGY) != "megatron":
+        return SEQUENCE_PARALLEL_KEYS
+    by_tensor = (f"{MEGATRON}.tensor_model_parallel_size",) if _get(config, f"{MEGATRON}.sequence_parallel") else ()
+    return (f"{MEGATRON}.context_parallel_size", *by_tensor)
 
 
 def _get(config: DictConfig, key: str, default: Any = None) -> Any:
