@@ -144,10 +144,26 @@ def test_verl_takes_the_data_set_and_the_trainers_by_name():
     found = get_dataset_class(config.data)
     assert (found.__module__, found.__name__) == (CheckedRLHFDataset.__module__, CheckedRLHFDataset.__name__)
     assert get_trainer_cls(config.trainer.v1.trainer_mode) is trainers.PerceptionTrainerSync
-    for mode in ("sync", "colocate_async"):
+    for mode in ("sync", "colocate_async", "separate_async"):
         ours, theirs = get_trainer_cls(f"perception_{mode}"), get_trainer_cls(mode)
         assert issubclass(ours, theirs)
         assert ours.base_mode == mode
+
+
+TRAINERS = ["PerceptionTrainerSync", "PerceptionTrainerColocateAsync", "PerceptionTrainerSeparateAsync"]
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
+    """verl's trainers call `super()`, so what stands behind them runs while the old policy's weights are in place."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    from verl_ext.integration import trainers
+    from verl_ext.integration.signal_passes import SignalPasses
+
+    owners = [cls for cls in getattr(trainers, name).__mro__ if "_compute_old_log_prob" in vars(cls)]
+    assert owners[-2:] == [SignalPasses, PPOTrainer]
+    assert all("super()._compute_old_log_prob" in inspect.getsource(cls) for cls in owners[:-1])
 
 
 def test_our_hooks_come_before_verls():
@@ -155,8 +171,9 @@ def test_our_hooks_come_before_verls():
     from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
 
     hooks = [symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == MIXIN and symbol.overridden]
-    assert len(hooks) == 5
-    for trainer in (trainers.PerceptionTrainerSync, trainers.PerceptionTrainerColocateAsync):
+    assert len(hooks) == 4
+    for trainer in TRAINERS:
+        trainer = getattr(trainers, trainer)
         for hook in hooks:
             owners = [cls for cls in trainer.__mro__ if hook in vars(cls)]
             assert owners[0] is PerceptionTrainerMixin, hook

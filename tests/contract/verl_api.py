@@ -31,6 +31,10 @@ def words(text: str) -> tuple[str, ...]:
 
 TRAINER = "verl.trainer.ppo.v1.trainer_base:PPOTrainer"
 MIXIN = "integration/trainer_mixin.py"
+PASSES = "integration/signal_passes.py"
+SEPARATE = "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync"
+ULYSSES = "verl.utils.ulysses:"
+CHECKPOINT_ENGINE = "verl.checkpoint_engine:CheckpointEngine"
 WORKERS = "verl.workers.engine_workers:"
 WORKER = "integration/worker.py"
 PADDING = "verl.workers.utils.padding:"
@@ -50,7 +54,7 @@ SYMBOLS = [
     ),
     Symbol(
         f"{TRAINER}._compute_old_log_prob",
-        MIXIN,
+        PASSES,
         overridden=words("self batch metrics"),
         source=(
             '"calculate_entropy": True',
@@ -86,11 +90,27 @@ SYMBOLS = [
     Symbol("verl.trainer.ppo.utils:Role.Actor", MIXIN),
     Symbol("verl.trainer.ppo.utils:Role.ActorRollout", MIXIN),
     Symbol("verl.trainer.ppo.utils:Role.ActorRolloutRef", MIXIN),
-    Symbol("verl.utils.debug:marked_timer", MIXIN, called=words("name timing_raw color=")),
+    Symbol("verl.trainer.ppo.utils:Role.RefPolicy", MIXIN),
+    Symbol("verl.utils.debug:marked_timer", PASSES, called=words("name timing_raw color=")),
     Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", "integration/trainers.py", called=("name",)),
     Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY", "integration/trainers.py"),
     Symbol("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync", "integration/trainers.py"),
     Symbol("verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync", "integration/trainers.py"),
+    Symbol(
+        f"{SEPARATE}._compute_old_log_prob",
+        PASSES,
+        source=(
+            "self.actor_rollout_wg.restore_model_from_cpu(0)",
+            "super()._compute_old_log_prob(batch, metrics)",
+            "self.actor_rollout_wg.restore_model_from_cpu(self.local_trigger_step)",
+        ),
+    ),
+    Symbol(
+        f"{SEPARATE}._init_resource_pool_mgr",
+        "integration/trainers.py",
+        source=("ray.remote(DetachActorWorker)", "Role.RefPolicy"),
+    ),
+    Symbol("verl.experimental.separation.engine_workers:DetachActorWorker", "integration/detached_worker.py"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY", "integration/validation.py"),
     Symbol("verl.trainer.ppo.core_algos:AdvantageEstimator.GAE", "integration/validation.py"),
     # Worker
@@ -154,6 +174,17 @@ SYMBOLS = [
         source=('for key, val in o["model_output"].items()', "restore_dynamic_batch(model_output[key], indices)"),
     ),
     Symbol(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngine._init_device_mesh",
+        "integration/parts.py",
+        source=("self.ulysses_parallel_group = None", 'self.ulysses_parallel_group = self.ulysses_device_mesh["sp"]'),
+    ),
+    Symbol(
+        f"{ULYSSES}slice_input_tensor",
+        "integration/parts.py",
+        source=("x.size(dim) // sp_world_size", "slice(sp_rank * parts, (sp_rank + 1) * parts)"),
+    ),
+    Symbol("verl.workers.config:HFModelConfig.use_fused_kernels", "integration/response_logits.py"),
+    Symbol(
         "verl.workers.engine.fsdp.transformer_impl:FSDPEngine.forward_backward_batch",
         "integration/forward_step.py",
         source=("self.forward_step(",),
@@ -169,7 +200,7 @@ SYMBOLS = [
     Symbol(f"{PADDING}no_padding_2_padding", "integration/loss.py", called=words("tensor data")),
     Symbol(f"{TENSORDICT}assign_non_tensor_stack", "integration/ablated_batch.py", called=words("batch key values")),
     Symbol(f"{TENSORDICT}maybe_fix_3d_position_ids", "integration/ablated_batch.py", called=("data",)),
-    Symbol(f"{TENSORDICT}assign_non_tensor", "integration/clean_pass.py", called=("batch", "calculate_entropy=")),
+    Symbol(f"{TENSORDICT}assign_non_tensor", "integration/paired_views.py", called=("batch", "calculate_entropy=")),
     Symbol(f"{TENSORDICT}get_non_tensor_data", "integration/token_layout.py", called=words("data= key= default=")),
     Symbol("verl.utils.device:get_device_id", "integration/token_layout.py", called=()),
     Symbol(f"{TENSORDICT}get", WORKER, called=words("data key"), defaults={"default": None}),
@@ -251,6 +282,39 @@ SYMBOLS = [
         defaults={"poll_interval": 2.0},
     ),
     Symbol("verl.models.transformers.qwen2_vl:_custom_flash_attention_forward", "platforms/cpu/packed_attention.py"),
+    Symbol(
+        f"{ULYSSES}gather_seq_scatter_heads", "platforms/cpu/packed_attention.py", called=words("x seq_dim= head_dim=")
+    ),
+    Symbol(
+        f"{ULYSSES}gather_heads_scatter_seq", "platforms/cpu/packed_attention.py", called=words("x seq_dim= head_dim=")
+    ),
+    Symbol(f"{ULYSSES}all_gather_tensor", "platforms/cpu/packed_attention.py", called=words("local_tensor group")),
+    Symbol(f"{ULYSSES}get_ulysses_sequence_parallel_group", "platforms/cpu/packed_attention.py", called=()),
+    Symbol("verl.utils.fsdp_utils:fsdp2_sharded_save_to_cpu", "platforms/cpu/saved_weights.py", overridden=("model",)),
+    Symbol(
+        "verl.checkpoint_engine:CheckpointEngineRegistry.register",
+        "platforms/cpu/checkpoint_engine.py",
+        called=("backend",),
+    ),
+    Symbol(f"{CHECKPOINT_ENGINE}.prepare", "platforms/cpu/checkpoint_engine.py", overridden=("self",)),
+    Symbol(f"{CHECKPOINT_ENGINE}.finalize", "platforms/cpu/checkpoint_engine.py", overridden=("self",)),
+    Symbol(
+        f"{CHECKPOINT_ENGINE}.build_topology",
+        "platforms/cpu/checkpoint_engine.py",
+        called=words("actor_wg_world_size rollout_world_size metadata"),
+    ),
+    Symbol(
+        f"{CHECKPOINT_ENGINE}.send_weights",
+        "platforms/cpu/checkpoint_engine.py",
+        overridden=words("self weights global_steps"),
+        defaults={"global_steps": None},
+    ),
+    Symbol(
+        f"{CHECKPOINT_ENGINE}.receive_weights",
+        "platforms/cpu/checkpoint_engine.py",
+        overridden=words("self global_steps"),
+        defaults={"global_steps": None},
+    ),
 ]
 
 PACKED_ATTENTION = words(
@@ -277,7 +341,7 @@ FIELD_ONLY = {
 
 VALIDATED_KEYS = words(
     """
-    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async
+    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async
     trainer.default_local_dir algorithm.adv_estimator algorithm.rollout_correction.bypass_mode
     actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
     actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels

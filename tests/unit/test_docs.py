@@ -276,7 +276,9 @@ def metrics():
     chosen = {(f"+perception={group}",) for group in GROUPS} | set(COMMANDS)
     configs = [composed(*overrides) for overrides in chosen]
     names = set().union(*(emitted(config) for config in configs if "perception" in config))
-    source = (ROOT / "verl_ext/integration/trainer_mixin.py").read_text()
+    source = "".join(
+        (ROOT / f"verl_ext/integration/{name}.py").read_text() for name in ("trainer_mixin", "signal_passes")
+    )
     return names | set(re.findall(r'"(perception/\w+)"', source))
 
 
