@@ -90,7 +90,10 @@ def vanilla() -> Run:
 
 
 def write_data(folder: Path, given: argparse.Namespace) -> None:
-    """Prompts of one noise image each and about `given.text` text tokens, in verl's schema."""
+    """Prompts of one noise image each and about `given.text` text tokens, in verl's schema.
+
+    No two prompts of a step are equally long: verl 0.9 fails on a batch whose rows all are.
+    """
     height, width = (PIXELS_PER_TOKEN * side for side in grid(given.image))
     words, encode = "", tiny.processor().tokenizer.encode
     while len(encode(words)) < given.text:
@@ -103,7 +106,7 @@ def write_data(folder: Path, given: argparse.Namespace) -> None:
         rows.append(
             {
                 "data_source": "noise",
-                "prompt": [{"role": "user", "content": f"<image>{words}"}],
+                "prompt": [{"role": "user", "content": f"<image>{words}{'is it red? ' * (index % given.prompts)}"}],
                 "images": [{"bytes": buffer.getvalue()}],
                 "ability": "noise",
                 "reward_model": {"style": "rule", "ground_truth": "red"},
@@ -114,7 +117,7 @@ def write_data(folder: Path, given: argparse.Namespace) -> None:
 
 
 def command(given: argparse.Namespace, run: Run, shared: Path, folder: Path) -> list[str]:
-    longest = given.image + given.text + 64
+    longest = given.image + given.text + 64 * given.prompts
     rows = given.prompts * given.responses
     actor, rollout, ref = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "ref"))
     on_gpu = [
@@ -170,7 +173,7 @@ def execute(given: argparse.Namespace, run: Run, shared: Path, folder: Path) -> 
     environment = {
         **os.environ,
         **(ENVIRONMENT if ON_CPU else {}),
-        "PYTHONPATH": f"{here}:{here.parent / 'tests'}",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent / "tests"), os.environ.get("PYTHONPATH", "")]),
         "VERL_USE_EXTERNAL_MODULES": "recording_trainers",
         "VERL_FILE_LOGGER_PATH": str(metrics),
     }
@@ -187,7 +190,7 @@ def execute(given: argparse.Namespace, run: Run, shared: Path, folder: Path) -> 
             watch.join()
     if status:
         raise SystemExit(f"steps: {run.name} failed with status {status}\n{log.read_text()[-6000:]}")
-    read(run, metrics, folder / "transfer_queue.jsonl")
+    read(run, metrics, folder / "transfer_queue.json")
 
 
 def read(run: Run, metrics: Path, queue: Path) -> None:
@@ -195,7 +198,7 @@ def read(run: Run, metrics: Path, queue: Path) -> None:
     timed = (*PHASES, "step")
     run.seconds = {name: statistics.median(data.get(f"timing_s/{name}", 0.0) for data in later) for name in timed}
     run.steps = [data["timing_s/step"] for data in later]
-    run.queue = json.loads(queue.read_text().splitlines()[0])
+    run.queue = json.loads(queue.read_text())
 
 
 def watch_memory(process: subprocess.Popen[bytes], metrics: Path, peak: dict[str, int]) -> None:
@@ -301,7 +304,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image", type=int, default=1024, help="image tokens")
     parser.add_argument("--text", type=int, default=128, help="text tokens of the prompt")
     parser.add_argument("--response", type=int, default=512, help="response tokens, the same for all")
-    parser.add_argument("--prompts", type=int, default=2, help="prompts a step")
+    parser.add_argument("--prompts", type=int, default=2, help="prompts a step, two at least")
     parser.add_argument("--responses", type=int, default=4, help="responses to each prompt")
     parser.add_argument("--steps", type=int, default=5, help="steps of each run; the first does not count")
     parser.add_argument("--gpus", type=int, default=1, help="how many, where there are any")

@@ -108,7 +108,7 @@ SYMBOLS = [
     Symbol(
         f"{SEPARATE}._init_resource_pool_mgr",
         "integration/trainers.py",
-        source=("ray.remote(DetachActorWorker)", "Role.RefPolicy"),
+        source=("ray.remote(DetachActorWorker)",),
     ),
     Symbol("verl.experimental.separation.engine_workers:DetachActorWorker", "integration/detached_worker.py"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY", "integration/validation.py"),

@@ -67,7 +67,8 @@ class Cluster:
         home.mkdir()
         log = home / "ray.log"
         environment = bare(home, **environment)
-        command = [RAY, "start", "--block", *options, f"--temp-dir={self.folder}", *NODE]
+        ends_with_this_process = ["setpriv", "--pdeathsig", "TERM"]
+        command = [*ends_with_this_process, RAY, "start", "--block", *options, f"--temp-dir={self.folder}", *NODE]
         with log.open("w") as output:
             self.starts.append(psutil.Popen(command, env=environment, stdout=output, stderr=output, cwd=home))
         deadline = time.monotonic() + 60

@@ -25,7 +25,7 @@ from verl_ext.integration.megatron import passes
 from verl_ext.integration.megatron.cut import cut_of
 from verl_ext.integration.megatron.grid import grid_of
 from verl_ext.integration.plan import plan
-from verl_ext.signals.request import Similarity
+from verl_ext.signals.request import Entropy, Similarity
 from verl_ext.signals.similarity import visual_similarity
 
 WORLD = 4
@@ -42,7 +42,8 @@ CASES = {
     "packed-cp2-pp2": {"context": 2, "pipeline": 2},
 }
 SIGNALS = (Similarity(), Similarity(layers="last", pooling="prototype"))
-PLAN = plan(SIGNALS)
+TRUNCATED = Entropy(top_p=0.9)
+PLAN = plan([*SIGNALS, TRUNCATED])
 SETTINGS = {"compute_loss": False, "calculate_entropy": True}
 FIXED = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
 DYNAMIC = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160}

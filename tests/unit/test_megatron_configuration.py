@@ -20,7 +20,7 @@ def configuration(*overrides, name="ppo_trainer", engine=("model_engine=megatron
         return compose(name, overrides=[*engine, f"actor_rollout_ref.model.path={MODEL}", *overrides])
 
 
-@pytest.mark.parametrize("group", ["pgpo", "papo_g", "papo_d", "pepo_g", "pepo_d", "vgpo", "vppo", "dvrp"])
+@pytest.mark.parametrize("group", ["pgpo", "papo_g", "papo_d", "pepo_g", "pepo_d", "vgpo", "vppo", "tor", "dvrp"])
 def test_methods_of_sampled_tokens_and_hidden_states_run(group):
     cut = (f"{CONTEXT}=2", f"{TENSOR}=2", f"{ACTOR}pipeline_model_parallel_size=2")
     config = configuration(f"+perception={group}", *cut)
@@ -48,7 +48,7 @@ def test_hidden_states_are_there(settings):
     ("settings", "key", "value", "remedy"),
     [
         (["+perception=vepo"], STRATEGY, "megatron", "write model_engine=dp, or"),
-        (["+perception=pgpo", "perception.pgpo.divergence=kl"], STRATEGY, "megatron", "visual_kl needs logits"),
+        (["+perception=pgpo", "perception.pgpo.divergence=kl"], STRATEGY, "megatron", "visual_kl compares"),
         (["+perception=pgpo", f"{ACTOR}dynamic_context_parallel=True"], f"{ACTOR}dynamic_context_parallel", "True", ""),
         ([*L2, f"{CONTEXT}=2"], CONTEXT, "2", "write 1, or choose score=cosine"),
         ([*L2, f"{TENSOR}=2"], TENSOR, "2", "write 1, or choose score=cosine"),

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import Perception, parse
-from verl_ext.signals.request import Similarity, needs_logits
+from verl_ext.signals.request import Similarity, needs_logits, view_of
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
 MODE_PREFIX = "perception_"
@@ -105,15 +105,16 @@ def _check_engine(config: DictConfig, perception: Perception) -> None:
         remedy = "fused kernels have no head that perception.response_only_logits=True could shorten; write False"
         raise _error(config, FUSED_KERNELS, remedy)
     if strategy == "megatron":
-        _check_megatron(config, perception, logits)
+        _check_megatron(config, perception)
     _check_sequence_parallel(config, perception)
 
 
-def _check_megatron(config: DictConfig, perception: Perception, logits: list[str]) -> None:
-    if logits:
+def _check_megatron(config: DictConfig, perception: Perception) -> None:
+    paired = sorted(signal.field for signal in perception.signals if needs_logits(signal) and view_of(signal))
+    if paired:
         remedy = (
-            f"{', '.join(logits)} needs logits of the whole vocabulary, which Megatron cuts over ranks; write "
-            "model_engine=dp, or choose what needs sampled tokens alone (divergence=k3, entropies without top_p)"
+            f"{', '.join(paired)} compares whole distributions of two views, whose logits Megatron cuts over ranks; "
+            "write model_engine=dp, or choose what needs sampled tokens alone (divergence=k3)"
         )
         raise _error(config, STRATEGY, remedy)
     if _get(config, f"{MEGATRON}.dynamic_context_parallel", False):

@@ -80,5 +80,12 @@ def grid_of(sequence_parallel: bool) -> Grid:
     )
 
 
+def tensor_parallel_axis() -> Axis:
+    """The ranks that share the vocabulary."""
+    from megatron.core import parallel_state
+
+    return _axis(parallel_state.get_tensor_model_parallel_group())
+
+
 def _axis(group: Any) -> Axis:
     return Axis(group) if Axis(group).size > 1 else Axis()

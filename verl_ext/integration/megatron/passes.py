@@ -3,38 +3,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from verl_ext.integration.ablated_pass import AblatedView
-from verl_ext.integration.forward_step import forward_step_replaced, method_replaced
-from verl_ext.integration.megatron.grid import Grid, grid_of
+from verl_ext.integration.forward_step import forward_step_replaced
+from verl_ext.integration.megatron.grid import Grid, grid_of, tensor_parallel_axis
 from verl_ext.integration.megatron.model import unwrapped
 from verl_ext.integration.megatron.positions import own_positions
 from verl_ext.integration.megatron.response_logits import can_choose_logits, choose_logits
-from verl_ext.integration.megatron.similarity import with_similarities
+from verl_ext.integration.megatron.similarity import measuring_similarities
+from verl_ext.integration.megatron.truncated_entropy import let_entropies_be_read, reading_entropies
 from verl_ext.integration.plan import Plan
 
 
 def prepare(engine: Any, response_only_logits: bool | None, plan: Plan) -> None:
-    """Compute logits of response tokens alone, where wanted and possible."""
+    """Compute logits of response tokens alone, where wanted and possible, and let entropies be read from them."""
+    if plan.entropies:
+        let_entropies_be_read(engine, tensor_parallel_axis())
     if can_choose_logits(engine) if response_only_logits is None else response_only_logits:
         choose_logits(engine, _grid(engine))
 
 
+@contextmanager
 def measuring(
     engine: Any, plan: Plan, views: Mapping[str, AblatedView], vision_token_ids: Sequence[int]
-) -> AbstractContextManager[None]:
-    """While open, similarities are measured in the engine's own pass."""
-    if not plan.similarities:
-        return nullcontext()
-    grid = _grid(engine)
-
-    def wrap(run: Any) -> Any:
-        return with_similarities(run, engine, plan.similarities, vision_token_ids, grid)
-
-    return method_replaced(engine, "forward_backward_batch", wrap)
+) -> Iterator[None]:
+    """While open, similarities and truncated entropies are measured in the engine's own pass."""
+    with ExitStack() as stack:
+        if plan.similarities:
+            stack.enter_context(measuring_similarities(engine, plan.similarities, vision_token_ids, _grid(engine)))
+        if plan.entropies:
+            stack.enter_context(reading_entropies(engine, plan.entropies))
+        yield
 
 
 def running(engine: Any, view: AblatedView) -> AbstractContextManager[None]:

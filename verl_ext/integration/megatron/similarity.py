@@ -8,7 +8,8 @@ these in the order of the batch like any result, and they are exchanged for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -28,23 +29,38 @@ TOKEN_NUMBER = "perception_token_number"
 """Field of a micro-batch's results, (B, j) jagged int64 over the responses."""
 
 
-def with_similarities(
-    run: Callable[..., Any], engine: Any, signals: Sequence[Similarity], vision_token_ids: Sequence[int], grid: Grid
-) -> Callable[..., Any]:
-    """`run`, the engine's `forward_backward_batch`, with a jagged field a signal in its results."""
+def measuring_similarities(
+    engine: Any, signals: Sequence[Similarity], vision_token_ids: Sequence[int], grid: Grid
+) -> AbstractContextManager[None]:
+    """While open, the engine's passes also return a jagged field a signal over the responses.
 
-    def forward_backward_batch(*args: Any, **kwargs: Any) -> Any:
-        totals = [LayerSums(signal, grid) for signal in signals]
-        with method_replaced(engine, "forward_step", lambda step: _measuring(step, totals, vision_token_ids, grid)):
-            output = run(*args, **kwargs)
-        means = {total.signal.field: total.mean() for total in totals}
-        if output:
-            numbers = output["model_output"].pop(TOKEN_NUMBER)
-            for field, values in means.items():
-                output["model_output"][field] = nested_tensor_from_jagged(values[numbers.values()], numbers.offsets())
-        return output
+    Args:
+        engine: verl's Megatron engine.
+        signals: what to measure.
+        vision_token_ids: ids of the placeholders that image features replace.
+        grid: what micro-batches are cut over.
+    """
 
-    return forward_backward_batch
+    def wrap(run: Callable[..., Any]) -> Callable[..., Any]:
+        def forward_backward_batch(*args: Any, **kwargs: Any) -> Any:
+            totals = [LayerSums(signal, grid) for signal in signals]
+            with method_replaced(engine, "forward_step", lambda step: _measuring(step, totals, vision_token_ids, grid)):
+                output = run(*args, **kwargs)
+            means = {total.signal.field: total.mean() for total in totals}
+            if output:
+                _exchange(output["model_output"], means)
+            return output
+
+        return forward_backward_batch
+
+    return method_replaced(engine, "forward_backward_batch", wrap)
+
+
+def _exchange(results: dict[str, Tensor], means: Mapping[str, Tensor]) -> None:
+    """Put the values of tokens in place of their numbers."""
+    numbers = results.pop(TOKEN_NUMBER)
+    for field, values in means.items():
+        results[field] = nested_tensor_from_jagged(values[numbers.values()], numbers.offsets())
 
 
 def _measuring(
