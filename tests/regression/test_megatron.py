@@ -62,6 +62,14 @@ def test_similarities_are_those_of_hugging_faces_hidden_states(ranks, case):
 
 
 @pytest.mark.parametrize("case", PADDED + PACKED)
+def test_truncated_entropies_are_those_of_the_whole_vocabulary(ranks, case):
+    for errors in results(ranks, case, replicas(case)):
+        found = [e for what, e in errors.items() if what.startswith("entropy_top_p_0.9")]
+        assert len(found) == 3
+        assert max(found) <= 1e-5
+
+
+@pytest.mark.parametrize("case", PADDED + PACKED)
 def test_measuring_leaves_log_probs_and_engine_as_they_are(ranks, case):
     for errors in results(ranks, case, replicas(case)):
         assert all(e <= ATOL for what, e in errors.items() if what.startswith("log_probs-"))

@@ -25,6 +25,7 @@ from verl_ext.integration.megatron import passes
 from verl_ext.integration.megatron.cut import cut_of
 from verl_ext.integration.megatron.grid import grid_of
 from verl_ext.integration.plan import plan
+from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.request import Entropy, Similarity
 from verl_ext.signals.similarity import visual_similarity
 
@@ -87,13 +88,13 @@ class Reference:
             found.append(visual_similarity(kept, image, where, score=signal.score, pooling=signal.pooling)[0])
         return torch.cat(found)
 
+    def logits(self, last):
+        rows = zip(self.rows, last, strict=True)
+        return torch.cat([self.hf.lm_head(states[0, -row.response_length - 1 : -1]) for row, states in rows])
+
     def log_probs(self, last, ids):
-        found = []
-        for row, states, own in zip(self.rows, last, ids, strict=True):
-            tail = slice(-row.response_length - 1, -1)
-            logits = self.hf.lm_head(states[0, tail])
-            found.append(logits.log_softmax(-1).gather(1, own[-row.response_length :, None])[:, 0])
-        return torch.cat(found)
+        own = torch.cat([row_ids[-row.response_length :] for row, row_ids in zip(self.rows, ids, strict=True)])
+        return self.logits(last).log_softmax(-1).gather(1, own[:, None])[:, 0]
 
     def _states(self, ids, positions, inputs):
         text = self.hf.model.language_model
@@ -125,11 +126,14 @@ def compared(engine, reference, states, *splits):
             output = engine.infer_batch(reference.batch(**settings))
         if not engine.is_mp_src_rank_with_outputs():
             continue
-        expected = reference.log_probs([last for *_, last in states], [row.input_ids for row in reference.rows])
+        last = [final for *_, final in states]
+        expected = reference.log_probs(last, [row.input_ids for row in reference.rows])
         errors[f"log_probs-{split}"] = error(responses(output, "log_probs", batch), expected)
         for signal in SIGNALS:
             values = output["model_output"][signal.field].values()
             errors[f"{signal.field}-{split}"] = error(values, reference.similarity(signal, states))
+        entropies = truncated_entropy(reference.logits(last), TRUNCATED.top_p)
+        errors[f"{TRUNCATED.field}-{split}"] = error(output["model_output"][TRUNCATED.field].values(), entropies)
     return errors
 
 
@@ -221,6 +225,7 @@ def run_case(name, sizes, references):
     packed = name.startswith("packed")
     reference, states = references[packed]
     engine = megatron_model.engine(reference.hf, packed=packed, **sizes)
+    passes.prepare(engine, False, PLAN)
     before = own_methods(engine)
     errors = compared(engine, reference, states, FIXED, DYNAMIC)
     if not packed:
