@@ -58,7 +58,7 @@ def measuring_similarities(
 
 def _exchange(results: dict[str, Tensor], means: Mapping[str, Tensor]) -> None:
     """Put the values of tokens in place of their numbers."""
-    numbers = results.pop(TOKEN_NUMBER)
+    numbers: Any = results.pop(TOKEN_NUMBER)
     for field, values in means.items():
         results[field] = nested_tensor_from_jagged(values[numbers.values()], numbers.offsets())
 
