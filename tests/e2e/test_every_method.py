@@ -2,7 +2,6 @@
 """Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.runs import train
@@ -35,25 +34,10 @@ RUNS = {
 WEIGHTING = {"pepo_g": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pepo"}
 
 
-@pytest.fixture(scope="module")
-def runs(request, easy_vqa, tmp_path_factory):
-    """{group: future of its run} of the groups under test, two at a time: most of a run is starting up."""
-    chosen = {item.callspec.params["group"] for item in request.session.items if item.path == request.path}
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            group: pool.submit(
-                train, tmp_path_factory.mktemp(group), easy_vqa, f"+perception={group}", *RUNS[group][0], steps=2
-            )
-            for group in RUNS
-            if group in chosen
-        }
-
-
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("group", RUNS)
-def test_it_trains(group, runs):
-    _, metrics, own_pass = RUNS[group]
-    run = runs[group].result()
+def test_it_trains(group, easy_vqa, tmp_path):
+    overrides, metrics, own_pass = RUNS[group]
+    run = train(tmp_path, easy_vqa, f"+perception={group}", *overrides, steps=2)
     assert run.status == 0, run.output[-4000:]
     assert sorted(run.steps) == [1, 2]
     for logged in run.steps.values():
