@@ -114,7 +114,7 @@ class CausalAttention(torch.nn.Module):
         return zigzag(output.permute(2, 0, 1, 3).flatten(2), ranks, rank)
 
 
-def transformer_config(hf_config, *, tensor=1, sequence=False, pipeline=1, context=1):
+def transformer_config(hf_config, *, tensor=1, sequence=False, pipeline=1, chunks=1, context=1):
     text = hf_config.text_config
     return TransformerConfig(
         num_layers=text.num_hidden_layers,
@@ -134,6 +134,7 @@ def transformer_config(hf_config, *, tensor=1, sequence=False, pipeline=1, conte
         tensor_model_parallel_size=tensor,
         sequence_parallel=sequence,
         pipeline_model_parallel_size=pipeline,
+        virtual_pipeline_model_parallel_size=chunks if chunks > 1 else None,
         context_parallel_size=context,
         pipeline_dtype=torch.float32,
         variable_seq_lengths=True,
@@ -144,20 +145,22 @@ def transformer_config(hf_config, *, tensor=1, sequence=False, pipeline=1, conte
     )
 
 
-def gpt_model(config, hf, positions):
-    """This rank's part of the text decoder, with the weights of `hf`."""
+def gpt_model(config, hf, positions, chunk):
+    """The text decoder's layers of one chunk of this pipeline stage, with the weights of `hf`."""
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
     spec.submodules.self_attention.submodules.core_attention = ModuleSpec(module=CausalAttention)
     rank = parallel_state.get_pipeline_model_parallel_rank()
-    own = config.num_layers // config.pipeline_model_parallel_size
+    stages, chunks = config.pipeline_model_parallel_size, config.virtual_pipeline_model_parallel_size or 1
+    own = config.num_layers // (stages * chunks)
     model = GPTModel(
         config=config,
         transformer_layer_spec=TransformerBlockSubmodules(layer_specs=[spec] * own, layer_norm=Norm),
         vocab_size=hf.config.text_config.vocab_size,
         max_sequence_length=2048,
-        pre_process=rank == 0,
-        post_process=rank == config.pipeline_model_parallel_size - 1,
+        pre_process=rank == chunk == 0,
+        post_process=(rank, chunk) == (stages - 1, chunks - 1),
+        vp_stage=chunk if chunks > 1 else None,
         position_embedding_type=positions,
         rotary_base=int(hf.config.text_config.rope_parameters["rope_theta"]),
         scatter_embedding_sequence_parallel=positions == "rope",
@@ -198,9 +201,10 @@ def load(model, text):
 class VisionLanguageModel(MegatronModule):
     """Image features in place of placeholders, positions made of the ids, `language_model.forward` called directly."""
 
-    def __init__(self, config, hf):
+    def __init__(self, config, hf, chunk):
         super().__init__(config=config)
-        self.language_model = gpt_model(config, hf, "mrope")
+        self.language_model = gpt_model(config, hf, "mrope", chunk)
+        self.vp_stage = self.language_model.vp_stage
         self.pre_process, self.post_process = self.language_model.pre_process, self.language_model.post_process
         self.share_embeddings_and_output_weights = False
         self.model_type = self.language_model.model_type
@@ -236,9 +240,9 @@ class VisionLanguageModel(MegatronModule):
 class Engine(MegatronEngineWithLMHead):
     """verl's engine around a model that is already built."""
 
-    def __init__(self, module, hf_config, *, packed, **sizes):
-        config = module.config
-        self.module, self.tf_config, self.mode = [module], config, None
+    def __init__(self, module, hf_config, *, packed):
+        config = module[0].config
+        self.module, self.tf_config, self.mode = module, config, None
         self.enable_routing_replay = False
         off = SimpleNamespace(enable=False, enable_train=False)
         self.model_config = SimpleNamespace(
@@ -250,15 +254,15 @@ class Engine(MegatronEngineWithLMHead):
             tensor_model_parallel_size=config.tensor_model_parallel_size,
             sequence_parallel=config.sequence_parallel,
             pipeline_model_parallel_size=config.pipeline_model_parallel_size,
+            virtual_pipeline_model_parallel_size=config.virtual_pipeline_model_parallel_size,
             context_parallel_size=config.context_parallel_size,
-            **sizes,
         )
 
 
-def engine(hf, *, packed, **parallel):
+def engine(hf, *, packed, chunks=1, **parallel):
     """An engine on the model-parallel groups that this process is in; packed runs are text at plain positions."""
-    config = transformer_config(hf.config, **parallel)
+    config = transformer_config(hf.config, chunks=chunks, **parallel)
     if not packed:
-        return Engine(VisionLanguageModel(config, hf), hf.config, packed=False)
+        return Engine([VisionLanguageModel(config, hf, i) for i in range(chunks)], hf.config, packed=False)
     text = SimpleNamespace(architectures=["Qwen2ForCausalLM"])
-    return Engine(gpt_model(config, hf, "rope"), text, packed=True)
+    return Engine([gpt_model(config, hf, "rope", i) for i in range(chunks)], text, packed=True)

@@ -21,9 +21,9 @@ from support import batches, forked, megatron_model, tiny
 from verl_ext.ablation import AblationSpec
 from verl_ext.integration.ablated_batch import Ablation, ModelFacts, row_inputs
 from verl_ext.integration.ablated_pass import AblatedView
-from verl_ext.integration.megatron import passes
 from verl_ext.integration.megatron.cut import cut_of
 from verl_ext.integration.megatron.grid import grid_of
+from verl_ext.integration.passes import passes_of
 from verl_ext.integration.plan import plan
 from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.request import Entropy, Similarity
@@ -31,12 +31,11 @@ from verl_ext.signals.similarity import visual_similarity
 
 WORLD = 4
 CASES = {
-    "padded-alone": {},
     "padded-tp2": {"tensor": 2},
     "padded-cp2": {"context": 2},
     "padded-sp2-pp2": {"tensor": 2, "sequence": True, "pipeline": 2},
     "padded-sp2-cp2": {"tensor": 2, "sequence": True, "context": 2},
-    "packed-alone": {},
+    "padded-pp2-chunks2": {"pipeline": 2, "chunks": 2},
     "packed-sp2": {"tensor": 2, "sequence": True},
     "packed-pp4": {"pipeline": 4},
     "packed-sp2-cp2": {"tensor": 2, "sequence": True, "context": 2},
@@ -122,7 +121,7 @@ def compared(engine, reference, states, *splits):
     for settings in splits:
         split = "dynamic" if settings["use_dynamic_bsz"] else "fixed"
         batch = reference.batch(**settings)
-        with passes.measuring(engine, PLAN, {}, FACTS.vision_token_ids):
+        with passes_of(engine).measuring(engine, PLAN, {}, FACTS.vision_token_ids):
             output = engine.infer_batch(reference.batch(**settings))
         if not engine.is_mp_src_rank_with_outputs():
             continue
@@ -141,20 +140,24 @@ def ablated(engine, reference):
     """{view: largest error of its log-probabilities}, and how often the vision tower ran in the blind one."""
     errors = {}
     for kind, view in VIEWS.items():
-        runs = engine.module[0].tower_runs
-        with passes.running(engine, view):
+        runs = tower_runs(engine)
+        with passes_of(engine).running(engine, view):
             output = engine.infer_batch(reference.batch(calculate_entropy=False))
         if kind == "drop_vision":
-            errors["blind tower runs"] = engine.module[0].tower_runs - runs
+            errors["blind tower runs"] = tower_runs(engine) - runs
         if engine.is_mp_src_rank_with_outputs():
             errors[kind] = error(responses(output, "log_probs", reference.batch()), reference.ablated(view))
     return errors
 
 
+def tower_runs(engine):
+    return sum(model.tower_runs for model in engine.module)
+
+
 def short_against_full(engine, reference):
     """Make the engine compute logits of responses alone, and compare with what it did before."""
     before, loss, gradients, all_rows = trained(engine, reference)
-    passes.prepare(engine, None, PLAN)
+    passes_of(engine).prepare(engine, None, PLAN)
     after, short_loss, short_gradients, rows = trained(engine, reference)
     errors = {
         "short gradient": max(error(short_gradients[name], gradients[name]) for name in gradients),
@@ -178,10 +181,11 @@ def trained(engine, reference):
         entropy = response_from_nested(model_output["entropy"], data["response_mask"]).values()
         return (log_probs * torch.linspace(0.5, 1.5, len(log_probs))).sum() + entropy.sum(), {}
 
-    model = engine.module[0]
+    model = torch.nn.ModuleList(engine.module)
     model.zero_grad()
     seen = []
-    head = getattr(getattr(model, "language_model", model), "output_layer", None)
+    last = engine.module[-1]
+    head = getattr(getattr(last, "language_model", last), "output_layer", None)
     handle = head and head.register_forward_hook(lambda _head, _args, output: seen.append(output[0].shape[:2].numel()))
     output = engine.infer_batch(reference.batch())
     losses = engine.forward_backward_batch(reference.batch(), loss_function, forward_only=False)
@@ -220,12 +224,13 @@ def run_case(name, sizes, references):
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=sizes.get("tensor", 1),
         pipeline_model_parallel_size=sizes.get("pipeline", 1),
+        virtual_pipeline_model_parallel_size=sizes.get("chunks"),
         context_parallel_size=sizes.get("context", 1),
     )
     packed = name.startswith("packed")
     reference, states = references[packed]
     engine = megatron_model.engine(reference.hf, packed=packed, **sizes)
-    passes.prepare(engine, False, PLAN)
+    passes_of(engine).prepare(engine, False, PLAN)
     before = own_methods(engine)
     errors = compared(engine, reference, states, FIXED, DYNAMIC)
     if not packed:

@@ -31,7 +31,7 @@ GRIDS = {  # context, sequence and pipeline ranks; what is left is data parallel
     "sp4": (1, 4, 1),
     "pp4": (1, 1, 4),
 }
-CASES = 12
+CASES = 8
 WIDTH = 6
 SIGNALS = (Similarity(), Similarity(layers="last", pooling="prototype"), Similarity(score="dot"))
 

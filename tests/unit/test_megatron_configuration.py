@@ -22,7 +22,8 @@ def configuration(*overrides, name="ppo_trainer", engine=("model_engine=megatron
 
 @pytest.mark.parametrize("group", ["pgpo", "papo_g", "papo_d", "pepo_g", "pepo_d", "vgpo", "vppo", "tor", "dvrp"])
 def test_methods_of_sampled_tokens_and_hidden_states_run(group):
-    cut = (f"{CONTEXT}=2", f"{TENSOR}=2", f"{ACTOR}pipeline_model_parallel_size=2")
+    sizes = {"context": 2, "tensor_model": 2, "pipeline_model": 2, "virtual_pipeline_model": 2}
+    cut = [f"{ACTOR}{name}_parallel_size={size}" for name, size in sizes.items()]
     config = configuration(f"+perception={group}", *cut)
     validate(config)
     assert config.actor_rollout_ref.actor.strategy == "megatron"

@@ -120,9 +120,6 @@ def _check_megatron(config: DictConfig, perception: Perception) -> None:
     if _get(config, f"{MEGATRON}.dynamic_context_parallel", False):
         remedy = "verl has no dynamic context parallelism for models with images; write False"
         raise _error(config, f"{MEGATRON}.dynamic_context_parallel", remedy)
-    virtual = f"{MEGATRON}.virtual_pipeline_model_parallel_size"
-    if int(_get(config, virtual, 1) or 1) > 1:
-        raise _error(config, virtual, "not tried with perception methods yet; write null")
     if perception.options.response_only_logits and _get(config, MTP, False):
         remedy = "its extra heads share the one that perception.response_only_logits=True shortens; write False"
         raise _error(config, MTP, remedy)
