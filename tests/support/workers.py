@@ -67,6 +67,12 @@ def loss_and_gradients(worker, rows, total=None):
     engine = worker.actor.engine
     packed = engine.use_remove_padding
     data = batches.batch(rows, calculate_entropy=True, **STEP)
+    # Each row's own, whichever rank has it.
+    generators = [torch.Generator().manual_seed(int(row.input_ids.sum())) for row in rows]
+    for name, shape in (("old_log_probs", None), ("advantages", 1)):
+        draws = [torch.rand(shape or row.response_length, generator=g) for row, g in zip(rows, generators, strict=True)]
+        values = [-draw if shape is None else 2 * draw - 1 for draw in draws]
+        data[name] = batches.jagged([v.expand(row.response_length) for v, row in zip(values, rows, strict=True)])
     for name, value in measured(worker, rows, use_remove_padding=packed, **STEP).items():
         if name != "entropy":
             data[name] = value
