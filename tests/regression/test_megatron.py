@@ -79,7 +79,8 @@ def test_measuring_leaves_log_probs_and_engine_as_they_are(ranks, case):
 @pytest.mark.parametrize("view", ["drop_vision", "random_patch"])
 @pytest.mark.parametrize("case", PADDED)
 def test_ablated_views_are_those_of_hugging_faces_model(ranks, case, view):
-    assert all(errors[view] <= ATOL for errors in results(ranks, case, replicas(case)))
+    for errors in results(ranks, case, replicas(case)):
+        assert max(errors[view], errors[f"{view}, short"]) <= ATOL
     assert [rank[case]["blind tower runs"] for rank in ranks] == [0] * 4
 
 

@@ -233,12 +233,12 @@ def run_case(name, sizes, references):
     passes_of(engine).prepare(engine, False, PLAN)
     before = own_methods(engine)
     errors = compared(engine, reference, states, FIXED, DYNAMIC)
-    if not packed:
-        errors.update(ablated(engine, reference))
+    blind = {} if packed else ablated(engine, reference)
     errors["methods left"] = float(own_methods(engine) != before)
     errors["misplaced"] = misplaced(grid_of(sizes.get("sequence", False)), packed)
-    errors.update(short_against_full(engine, reference))
-    errors.update({f"{what}, short": e for what, e in compared(engine, reference, states, FIXED).items()})
+    errors.update(blind | short_against_full(engine, reference))
+    again = compared(engine, reference, states, FIXED) | ({} if packed else ablated(engine, reference))
+    errors.update({f"{what}, short": value for what, value in again.items()})
     parallel_state.destroy_model_parallel()
     return errors
 
