@@ -110,7 +110,12 @@ SYMBOLS = [
         "integration/trainers.py",
         source=("ray.remote(DetachActorWorker)",),
     ),
-    Symbol("verl.experimental.separation.engine_workers:DetachActorWorker", "integration/detached_worker.py"),
+    Symbol(
+        "verl.experimental.separation.engine_workers:DetachActorWorker.save_model_to_cpu",
+        "integration/detached_worker.py",
+        overridden=words("self n"),
+        source=("self.cpu_saved_models[n] =", "self.actor.engine.module"),
+    ),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY", "integration/validation.py"),
     Symbol("verl.trainer.ppo.core_algos:AdvantageEstimator.GAE", "integration/validation.py"),
     # Worker
@@ -290,7 +295,6 @@ SYMBOLS = [
     ),
     Symbol(f"{ULYSSES}all_gather_tensor", "platforms/cpu/packed_attention.py", called=words("local_tensor group")),
     Symbol(f"{ULYSSES}get_ulysses_sequence_parallel_group", "platforms/cpu/packed_attention.py", called=()),
-    Symbol("verl.utils.fsdp_utils:fsdp2_sharded_save_to_cpu", "platforms/cpu/saved_weights.py", overridden=("model",)),
     Symbol(
         "verl.checkpoint_engine:CheckpointEngineRegistry.register",
         "platforms/cpu/checkpoint_engine.py",

@@ -8,6 +8,7 @@ import torch
 from support import batches, ranks, tiny, workers
 from verl.utils import tensordict_utils as tu
 
+from verl_ext.integration.language_model import hooks
 from verl_ext.signals import truncated_entropy, visual_similarity
 from verl_ext.signals.full_vocabulary import logits_divergences
 
@@ -238,10 +239,16 @@ def test_nothing_stays_on_the_model(worker, rows):
 
 
 def test_hooks_go_when_the_pass_fails(worker, rows):
-    broken = batches.batch(rows, **PASS)
-    del broken["loss_mask"]
-    with pytest.raises(KeyError):
-        worker.compute_log_prob(broken)
+    def fail(*_):
+        raise ZeroDivisionError
+
+    seen = []
+    layer = worker.actor.engine.module.model.language_model.layers[1]
+    failing = [layer.register_forward_hook(lambda *_: seen.extend(hooked(worker))), layer.register_forward_hook(fail)]
+    with hooks(*failing), pytest.raises(ZeroDivisionError):
+        worker.compute_log_prob(batches.batch(rows, **PASS))
+    assert seen
+    assert hooked(worker) == []
     test_nothing_stays_on_the_model(worker, rows)
 
 
@@ -315,6 +322,5 @@ class TestLoRA:
         assert not any(close({name: got[name]}, {name: expected[name]}) for name in got)
 
     def test_the_reference_pass_measures_nothing(self, lora, rows):
-        plain = {name: value for name, value in PASS.items() if not name.startswith("perception")}
-        output = lora.compute_log_prob(batches.batch(rows, no_lora_adapter=True, **plain))
+        output = lora.compute_log_prob(batches.batch(rows, no_lora_adapter=True, **PASS))
         assert not set(output.keys()) & {*SIGNALS, "has_image"}

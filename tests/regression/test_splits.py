@@ -111,7 +111,7 @@ def test_two_ranks(overrides, rows, expected, tmp_path, more):
     assert_same(weights(overrides, ranks.both(tmp_path, passes, *overrides, *more), rows), expected)
 
 
-@pytest.mark.parametrize("more", [[], [PACKED]], ids=["padded", "packed"])
+@pytest.mark.parametrize("more", [[], [PACKED], [PACKED, ULYSSES]], ids=["padded", "packed", "split sequences"])
 def test_images_on_one_of_two_ranks(tmp_path, more):
     """The ranks' collectives stay in step, in every pass and in the update, and the results are those of one rank."""
     rows = batches.half_with_images(tiny.model(torch.float32))

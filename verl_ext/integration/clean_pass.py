@@ -22,6 +22,7 @@ from verl_ext.integration.language_model import head, hooks
 from verl_ext.integration.paired_views import with_views
 from verl_ext.integration.parts import Parts, own_layout, parts_of, put_together, summed_by
 from verl_ext.integration.plan import Plan
+from verl_ext.integration.response_logits import gives_response_logits
 from verl_ext.integration.token_layout import as_response_field, predictors, temperature, token_layout
 from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.request import Entropy, Similarity
@@ -48,7 +49,7 @@ def measuring(
         for similarity in plan.similarities:
             step = with_similarity(step, engine.module, similarity, vision_token_ids, parts)
         for entropy in plan.entropies:
-            step = with_truncated_entropy(step, engine.module, entropy, parts)
+            step = with_truncated_entropy(step, engine.module, entropy, parts, gives_response_logits(engine))
         paired = [(views[view], signals) for view, signals in plan.paired.items()]
         return with_views(step, own, engine.module, paired, parts) if paired else step
 
@@ -91,8 +92,13 @@ class _PartialSimilarity:
         return put_together(self._parts, self._own.result(), self._kept, len(self._layout.tokens))
 
 
-def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: Entropy, parts: Parts) -> ForwardStep:
-    """Also measure `signal` from the logits as the head computes them, a few tokens at a time."""
+def with_truncated_entropy(
+    step: ForwardStep, model: torch.nn.Module, signal: Entropy, parts: Parts, response_only: bool
+) -> ForwardStep:
+    """Also measure `signal` from the logits as the head computes them, a few tokens at a time.
+
+    With `response_only` the logits are those of this rank's response tokens, in order, and what fills them up.
+    """
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         where = predictors(micro_batch)
@@ -105,8 +111,7 @@ def with_truncated_entropy(step: ForwardStep, model: torch.nn.Module, signal: En
         def read(_head: torch.nn.Module, _given: Any, logits: Tensor) -> None:
             flat = logits.flatten(0, -2)
             kept, rows = parts.own(where, lengths[-1])
-            # Where the head was given response tokens alone, they stand at the beginning, in order.
-            rows = rows if len(flat) == lengths[-1] else torch.arange(len(kept), device=flat.device)
+            rows = torch.arange(len(kept), device=flat.device) if response_only else rows
             values = [
                 truncated_entropy(flat[part], signal.top_p, temperature=temperature(micro_batch))
                 for part in rows.split(TOKEN_CHUNK)

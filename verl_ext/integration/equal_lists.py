@@ -30,6 +30,7 @@ class EqualLists:
         """Of some flat `positions`, on a rank that computes `computed` of all positions."""
         kept, rows = parts.own(positions, computed)
         if parts.ranks == 1:
+            # Without counting, which would wait for the device.
             length = max(1, len(rows))
             return cls(_padded(rows, length), length, kept)
         ranks = parts.rank_of(positions, computed)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 
+from verl_ext.errors import ConfigurationError
 from verl_ext.integration.equal_lists import EqualLists
 from verl_ext.integration.forward_step import ForwardStep
 from verl_ext.integration.language_model import HEAD_NAME, hooks, named_part
@@ -31,6 +32,11 @@ def can_choose_logits(engine: Any) -> bool:
     return not engine.model_config.use_fused_kernels and named_part(engine.module, HEAD_NAME) is not None
 
 
+def gives_response_logits(engine: Any) -> bool:
+    """Whether the head of `engine` sees response tokens alone."""
+    return getattr(engine, "perception_response_only", False)
+
+
 def choose_logits(engine: Any, response_only: bool) -> None:
     """Make `engine` heed `NO_LOGITS` from now on and, if `response_only`, compute logits of response tokens alone.
 
@@ -41,23 +47,30 @@ def choose_logits(engine: Any, response_only: bool) -> None:
         response_only: whether micro-batches without `NO_LOGITS` get those of their response tokens, or of all.
     """
     parts = parts_of(engine)
+    engine.perception_response_only = response_only
     engine.forward_step = _with_short_head_input(engine.forward_step, engine.module, parts, response_only)
     engine.prepare_model_outputs = _from_short_logits(engine.prepare_model_outputs, parts, response_only)
 
 
 def _with_short_head_input(step: ForwardStep, model: torch.nn.Module, parts: Parts, response_only: bool) -> ForwardStep:
     head = named_part(model, HEAD_NAME)
-    assert head is not None
+    if head is None:
+        raise ConfigurationError(
+            key="actor_rollout_ref.model.path",
+            value=type(model).__name__,
+            remedy=f"it has no `{HEAD_NAME}` whose input could be shortened; write "
+            "perception.response_only_logits=False and divergence=k3",
+        )
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         none = _without_logits(micro_batch)
         if not (none or response_only):
             return step(micro_batch, *args, **kwargs)
-        where = predictors(micro_batch)
+        where = None if none else predictors(micro_batch)
 
         def shorten(_head: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             states = given[0].flatten(0, -2)
-            rows = slice(1) if none else EqualLists.of(where, parts, len(states)).rows
+            rows = slice(1) if where is None else EqualLists.of(where, parts, len(states)).rows
             return (states[rows][None], *given[1:])
 
         with hooks(head.register_forward_pre_hook(shorten)):

@@ -71,7 +71,8 @@ class PerceptionWorkerMixin(Base):
         """verl's clean pass, after checking that image tokens and image features agree.
 
         With `perception_step` (int) the signals that belong to this pass are measured in it, and `has_image` (B,) bool
-        is added. With `perception_keep_images` the image features are kept for the ablated pass over the same batch.
+        is added, unless the adapter is off (the reference of a LoRA actor). With `perception_keep_images` the image
+        features are kept for the ablated pass over the same batch.
 
         Raises:
             DataError: they do not; names the row.
@@ -80,7 +81,7 @@ class PerceptionWorkerMixin(Base):
         check_image_tokens(data, self.model_facts)
         if tu.get(data, KEEP_IMAGES, default=False):
             self._clean_images = (data["input_ids"].values(), row_inputs(data))
-        if tu.get(data, STEP) is None:
+        if tu.get(data, STEP) is None or tu.get(data, "no_lora_adapter", default=False):
             return super().compute_log_prob(data)
         assert self.actor is not None
         engine: Any = self.actor.engine

@@ -76,6 +76,11 @@ def _cut_of_positions(given: Tensor, offsets: Tensor, pack: Any, context: Axis) 
     uncut = Grid(Axis(), Axis(), Axis())
     padded_offsets = None if pack is None else pack.cu_seqlens_q_padded
     total = None if padded_offsets is None else int(padded_offsets[-1])
+    if context.size > 1 and total == shape[0] * context.size and int(offsets[-1]) <= shape[0]:
+        raise RuntimeError(
+            f"{shape[0]} positions for {total} packed places may be this rank's part or all of one sequence; do not "
+            "pad packs to a fixed length together with drop_vision and context parallelism"
+        )
     if given.shape[1] == 1 and total == shape[0] * context.size:
         grid = Grid(context, Axis(), Axis())
         return cut_of(offsets, shape, padded_offsets, grid), context.rank
