@@ -111,9 +111,7 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     if given.quick:
         given.rounds = min(given.rounds, 3)
-        given.rows, given.response, given.images = (
-            [x[0], x[-2:][0]] for x in (given.rows, given.response, given.images)
-        )
+        given.rows, given.response, given.images = (x[:2] for x in (given.rows, given.response, given.images))
     if not ON_CPU:
         given.ranks = [count for count in given.ranks if count <= torch.cuda.device_count()]
     return given
@@ -132,9 +130,8 @@ def main() -> None:
                 measured[point] = measure(given, folder, point)
             table.append(line(axis, point, measured[point]))
     header = ["rows", "response", "images", "ranks", "vanilla verl, s", "our clean pass", "+ similarity"]
-    title = (
-        f"Shares of vanilla verl's old-log-prob pass, logits of {'all' if given.all_logits else 'response'} tokens, "
-    )
+    logits = "all" if given.all_logits else "response"
+    title = f"Shares of vanilla verl's old-log-prob pass, logits of {logits} tokens, {given.image} tokens an image, "
     print_table(
         [*header, "+ drop_vision pass", "+ random_patch pass"],
         table,

@@ -75,10 +75,8 @@ def ablation_tables(given: argparse.Namespace, actors: Actors, rows: Rows) -> di
             vanilla = seconds[VANILLA]
             cells = [Ratio.between(seconds[f"{name}, {logits}"], vanilla) for name in ("clean", *given.kinds)]
             table.append([image, response, f"{statistics.median(vanilla):.2f}", *cells])
-        title = (
-            f"Over vanilla verl's old-log-prob pass, logits of {logits} tokens: median (quartiles) of {given.rounds}"
-        )
-        print_table(header, table, f"{title} rounds, {given.rows} rows, {given.text} text tokens")
+        title = f"Over vanilla verl's old-log-prob pass, logits of {logits} tokens, {given.rows} rows, "
+        print_table(header, table, f"{title}{given.text} text tokens: median (quartiles) of {given.rounds} rounds")
     limited = points.get(LIMITS_AT, {})
     return {name: Ratio.between(seconds, limited[VANILLA]) for name, seconds in limited.items()}
 
