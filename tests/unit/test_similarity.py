@@ -104,6 +104,7 @@ def test_blocks_do_not_matter(setting, monkeypatch):
     layers, image_mask, positions = batch()
     whole = visual_similarity(layers, image_mask, positions, **setting)
     monkeypatch.setattr(module, "BLOCK_NUMEL", 2 * layers[0].shape[-1])
+    monkeypatch.setattr(module, "CPU_BLOCK_NUMEL", 2 * layers[0].shape[-1])
     torch.testing.assert_close(visual_similarity(layers, image_mask, positions, **setting), whole)
 
 

@@ -19,6 +19,8 @@ PROTOTYPE_NORM_FLOOR = 1e-8
 L2_SMOOTHING = 1e-6
 # Numbers in one temporary: tokens are taken in blocks of so many hidden states (64 MiB in float32).
 BLOCK_NUMEL = 1 << 24
+# Small enough for the cache, and for memory that the allocator keeps instead of asking the system anew.
+CPU_BLOCK_NUMEL = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +161,7 @@ class SimilarityAccumulator:
         tokens, token_rows = self._layout.tokens, self._layout.token_rows
         summary = self._image_summary(states)
         scores = summary.new_empty(len(tokens))
-        for block in _blocks(len(tokens), states.shape[-1]):
+        for block in _blocks(len(tokens), states):
             token = states.index_select(0, tokens[block]).to(summary.dtype)
             scores[block] = self._compare(token, summary.index_select(0, token_rows[block]))
         return scores
@@ -169,7 +171,7 @@ class SimilarityAccumulator:
         images, image_rows = self._layout.images, self._layout.image_rows
         dtype = torch.promote_types(states.dtype, torch.float32)
         total = states.new_zeros((self._layout.rows, states.shape[-1]), dtype=dtype)
-        for block in _blocks(len(images), states.shape[-1]):
+        for block in _blocks(len(images), states):
             image = states.index_select(0, images[block]).to(dtype)
             if self._score == "cosine" and self._pooling == "pairwise_mean":
                 image /= _norm(image, PAIR_NORM_FLOOR)[:, None]
@@ -301,8 +303,10 @@ def _alone(values: Tensor) -> Tensor:
     return values
 
 
-def _blocks(count: int, width: int) -> Iterator[slice]:
-    size = max(1, BLOCK_NUMEL // max(1, width))
+def _blocks(count: int, states: Tensor) -> Iterator[slice]:
+    """Parts of `count` of the (positions, D) `states`, small enough for one temporary on their device."""
+    numel = CPU_BLOCK_NUMEL if states.device.type == "cpu" else BLOCK_NUMEL
+    size = max(1, numel // max(1, states.shape[-1]))
     return (slice(start, start + size) for start in range(0, count, size))
 
 
