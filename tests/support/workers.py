@@ -73,7 +73,8 @@ def loss_and_gradients(worker, rows, total=None):
         draws = [torch.rand(shape or row.response_length, generator=g) for row, g in zip(rows, generators, strict=True)]
         values = [-draw if shape is None else 2 * draw - 1 for draw in draws]
         data[name] = batches.jagged([v.expand(row.response_length) for v, row in zip(values, rows, strict=True)])
-    for name, value in measured(worker, rows, use_remove_padding=packed, **STEP).items():
+    fields = measured(worker, rows, use_remove_padding=packed, **STEP)
+    for name, value in as_dispatched(fields, engine.ulysses_parallel_group).items():
         if name != "entropy":
             data[name] = value
     tu.assign_non_tensor(
@@ -91,6 +92,15 @@ def loss_and_gradients(worker, rows, total=None):
             name: p.grad.full_tensor().clone() for name, p in engine.module.named_parameters() if p.grad is not None
         }
     return sum(output["loss"]), gradients
+
+
+def as_dispatched(fields, group):
+    """The results that verl collects from the first rank of a group that splits sequences, on all of its ranks."""
+    if group is None:
+        return fields
+    plain = [{name: list(value.unbind()) if value.is_nested else value for name, value in fields.items()}]
+    torch.distributed.broadcast_object_list(plain, group=group, group_src=0)
+    return {name: batches.jagged(value) if isinstance(value, list) else value for name, value in plain[0].items()}
 
 
 @contextmanager
