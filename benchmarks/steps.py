@@ -300,7 +300,7 @@ def limits(runs: list[Run]) -> list[Limit]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--logits", nargs="+", choices=("response", "all"), default=["response", "all"])
+    parser.add_argument("--logits", nargs="+", choices=("response", "all"))
     parser.add_argument("--image", type=int, default=1024, help="image tokens")
     parser.add_argument("--text", type=int, default=128, help="text tokens of the prompt")
     parser.add_argument("--response", type=int, default=512, help="response tokens, the same for all")
@@ -313,7 +313,8 @@ def parse() -> argparse.Namespace:
     add_model_options(parser)
     given = parser.parse_args()
     if given.quick:
-        given.image, given.response, given.responses, given.steps, given.logits = 256, 128, 2, 4, ["response"]
+        given.image, given.response, given.responses, given.steps = 256, 128, 2, 4
+    given.logits = given.logits or (["response"] if given.quick else ["response", "all"])
     given.logits = [name == "response" for name in given.logits]
     return given
 
