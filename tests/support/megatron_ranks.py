@@ -18,7 +18,7 @@ from verl.models.mcore.util import preprocess_bshd_engine, preprocess_thd_engine
 from verl.workers.utils.padding import response_from_nested
 
 from support import batches, forked, megatron_model, tiny
-from verl_ext.ablation import AblationSpec
+from verl_ext.ablation import AblationSpec, PatchFormat
 from verl_ext.integration.ablated_batch import Ablation, ModelFacts, row_inputs
 from verl_ext.integration.ablated_pass import AblatedView
 from verl_ext.integration.megatron.cut import cut_of
@@ -47,7 +47,7 @@ PLAN = plan([*SIGNALS, TRUNCATED])
 SETTINGS = {"compute_loss": False, "calculate_entropy": True}
 FIXED = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
 DYNAMIC = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160}
-FACTS = ModelFacts(6, 7, 2, 2, (0.5,) * 3, (0.5,) * 3)
+FACTS = ModelFacts(6, 7, PatchFormat((0.5,) * 3, (0.5,) * 3, 2, 2))
 VIEWS = {
     kind: AblatedView(Ablation(AblationSpec(kind=kind), FACTS, seed=5), step=3, progress=0.4)
     for kind in ("drop_vision", "random_patch")

@@ -26,27 +26,17 @@ class ModelFacts:
     Attributes:
         image_token_id: id of the placeholder tokens that image features replace.
         video_token_id: id of those that video features replace; None if the model knows no videos.
-        merge_size: patches along one side of the square that becomes one image token.
-        temporal_patch_size: frames in one patch row of pixels; a still image repeats itself in them.
-        image_mean, image_std: the processor's normalisation, one number per channel.
+        patch_format: how the processor writes patch rows.
     """
 
     image_token_id: int
     video_token_id: int | None
-    merge_size: int
-    temporal_patch_size: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
+    patch_format: PatchFormat
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
         """Ids of all placeholder tokens that vision features replace."""
         return tuple(token for token in (self.image_token_id, self.video_token_id) if token is not None)
-
-    @property
-    def patch_format(self) -> PatchFormat:
-        """How the processor writes patch rows."""
-        return PatchFormat(self.image_mean, self.image_std, self.merge_size, self.temporal_patch_size)
 
 
 @dataclass(frozen=True)

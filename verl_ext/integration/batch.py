@@ -40,6 +40,11 @@ class RolloutBatch:
         real = torch.tensor([not tag.get("is_padding", False) for tag in meta.tags], dtype=torch.bool)
         return cls(meta, fields, real)
 
+    @property
+    def real_keys(self) -> list[str]:
+        """TransferQueue's keys of the real rows."""
+        return [key for key, real in zip(self.meta.keys, self.real.tolist(), strict=True) if real]
+
     def padded(self, name: str) -> Tensor:
         """(B', T) values of the real rows, zero behind each response."""
         return self.fields[name].to_padded_tensor(0)[self.real]

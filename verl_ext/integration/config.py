@@ -27,8 +27,10 @@ class RunOptions:
         seed: seed of the image ablation; with the training step and the prompt's content it fixes every mask.
         min_rollout_correlation: stop when the correlation of rollout and actor log-probabilities falls below it;
             null turns the check off.
-        record_every: write per-token records of `record_rows` responses every so many steps; 0 writes none.
+        record_every: write per-token records of `record_rows` responses every so many steps, and of those to the prompts
+            of the first record whenever they recur; 0 writes none.
         record_rows: responses per record file.
+        collapse_window: steps over which early signs of a collapse are looked for; 0 turns the warning off.
         zero_equal_reward_groups: give groups whose responses all have the same reward the advantage 0. verl's grpo
             leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
         response_only_logits: compute logits of response tokens only, in every pass of actor and reference; null does so
@@ -41,6 +43,7 @@ class RunOptions:
     min_rollout_correlation: float | None = bounded(0.95, -1.0, 1.0)
     record_every: int = bounded(0, 0, 2**31)
     record_rows: int = bounded(8, 1, 2**31)
+    collapse_window: int = bounded(20, 0, 2**31)
     zero_equal_reward_groups: bool = False
     response_only_logits: bool | None = None
 

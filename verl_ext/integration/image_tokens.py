@@ -29,7 +29,7 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
                 "that return pictures) are not supported by perception methods"
             )
         tokens = prompts[row]
-        features = _feature_count(inputs, model.merge_size)
+        features = _feature_count(inputs, model.patch_format.merge_size)
         if tokens != features:
             raise DataError(
                 f"{_row_name(data, row)}: its prompt has {tokens} image tokens but its images give {features} "

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from verl.workers.config import HFModelConfig
 
+from verl_ext.ablation import PatchFormat
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.ablated_batch import ModelFacts
 
@@ -28,8 +31,16 @@ def model_facts(model_config: HFModelConfig) -> ModelFacts:
     return ModelFacts(
         image_token_id=image_token_id,
         video_token_id=getattr(hf_config, "video_token_id", None),
-        merge_size=int(image_processor.merge_size),
-        temporal_patch_size=int(image_processor.temporal_patch_size),
-        image_mean=tuple(image_processor.image_mean),
-        image_std=tuple(image_processor.image_std),
+        patch_format=patch_format(processor),
+    )
+
+
+def patch_format(processor: Any) -> PatchFormat:
+    """How a Qwen-VL processor writes the patch rows of images."""
+    images = processor.image_processor
+    return PatchFormat(
+        mean=tuple(images.image_mean),
+        std=tuple(images.image_std),
+        merge_size=int(images.merge_size),
+        temporal_patch_size=int(images.temporal_patch_size),
     )

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Per-token records of a few responses: what was said, how much each token depended on the image, what it weighed."""
+"""Per-token records of a few responses as parquet: what was said, what it depended on, what it weighed, what was seen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import transfer_queue as tq
-from torch import Tensor
-from transfer_queue import KVBatchMeta
-
-from verl_ext.methods.base import RolloutSignals
-from verl_ext.signals.divergence import sampled_k3
-from verl_ext.signals.request import AblatedLogProb
 
 FOLDER = "perception_tokens"
 _NUMBERS = pa.list_(pa.float32())
@@ -30,23 +22,33 @@ SCHEMA = pa.schema(
         "signals": pa.map_(pa.string(), _NUMBERS),
         "weight": _NUMBERS,
         "reward": pa.float64(),
+        "prompt_id": pa.string(),
+        "advantage": _NUMBERS,
+        "accuracy": pa.float64(),
+        "ground_truth": pa.string(),
+        "images": pa.list_(pa.binary()),
     }
 )
 
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """One response. The lists have one entry a response token.
+    """One response. The lists of numbers have one entry a response token.
 
     Attributes:
         step: training step.
-        uid: verl's identifier of the prompt.
+        uid: verl's identifier of the prompt, drawn anew each time that it is sampled.
         prompt: the prompt as text, image placeholders collapsed.
         tokens: response tokens as text.
         visual_dependency: sampled k3 divergence (nats) of the clean from the main ablated view; empty if not measured.
         signals: every measured signal, by name.
         weight: multiplier of the advantage; empty if no method weights advantages.
         reward: score of the response.
+        prompt_id: the same whenever the same row of the data is sampled.
+        advantage: what the token is trained with.
+        accuracy: `acc` of the reward function's result; None if it gives none.
+        ground_truth: the row's answer; None if it has none.
+        images: PNG files of the prompt's images as the model saw them, made small.
     """
 
     step: int
@@ -57,47 +59,11 @@ class TokenRecord:
     signals: list[tuple[str, list[float]]]
     weight: list[float]
     reward: float
-
-
-def collect(
-    meta: KVBatchMeta, tokenizer: Any, signals: RolloutSignals, weights: Tensor | None, *, step: int, rows: int
-) -> list[TokenRecord]:
-    """Records of the first `rows` responses of a batch.
-
-    Args:
-        meta: verl's handle of the batch whose real rows `signals` and `weights` describe, in order.
-        tokenizer: turns ids into text.
-        signals: what was measured.
-        weights: (B, T) combined advantage weights, or None.
-        step: training step.
-        rows: how many responses to record.
-    """
-    keys = [key for key, tag in zip(meta.keys, meta.tags, strict=True) if not tag.get("is_padding", False)][:rows]
-    fields = tq.kv_batch_get(
-        keys=keys, partition_id=meta.partition_id, select_fields=["uid", "prompts", "responses", "rm_scores"]
-    )
-    dependency = _dependency(signals)
-    records = []
-    for row, response in enumerate(fields["responses"].unbind()):
-        count = response.shape[0]
-        records.append(
-            TokenRecord(
-                step=step,
-                uid=str(fields["uid"][row]),
-                prompt=tokenizer.decode(fields["prompts"].unbind()[row], skip_special_tokens=True),
-                tokens=[tokenizer.decode([token]) for token in response.tolist()],
-                visual_dependency=[] if dependency is None else dependency[row, :count].tolist(),
-                signals=[(signal.field, values[row, :count].tolist()) for signal, values in signals.measured.items()],
-                weight=[] if weights is None else weights[row, :count].tolist(),
-                reward=float(fields["rm_scores"].unbind()[row].sum()),
-            )
-        )
-    return records
-
-
-def _dependency(signals: RolloutSignals) -> Tensor | None:
-    ablated = signals.measured.get(AblatedLogProb())
-    return None if ablated is None else sampled_k3(signals.old_log_prob, ablated)
+    prompt_id: str
+    advantage: list[float]
+    accuracy: float | None
+    ground_truth: str | None
+    images: list[bytes]
 
 
 def write_records(records: Sequence[TokenRecord], run_dir: Path, step: int) -> Path:
@@ -109,3 +75,9 @@ def write_records(records: Sequence[TokenRecord], run_dir: Path, step: int) -> P
     pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA), partial)
     partial.replace(path)
     return path
+
+
+def first_prompts(run_dir: Path) -> frozenset[str]:
+    """`prompt_id` of every prompt in the earliest file of a run; empty if there is none."""
+    files = sorted((run_dir / FOLDER).glob("step_*.parquet"))
+    return frozenset(pq.read_table(files[0], columns=["prompt_id"])["prompt_id"].to_pylist() if files else [])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from verl.trainer.ppo.utils import Role
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.advantage import combined, method_weights, refuse_broken, without_equal_reward_groups
 from verl_ext.integration.batch import RolloutBatch
+from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
+from verl_ext.integration.model_facts import patch_format
 from verl_ext.integration.plan import Plan, plan
-from verl_ext.integration.records import collect, write_records
+from verl_ext.integration.recorder import Credit, TokenRecorder
 from verl_ext.integration.signal_passes import SignalPasses
 from verl_ext.integration.validation import validate
 from verl_ext.integration.worker import PerceptionActorRolloutRefWorker, PerceptionWorkerMixin
@@ -54,6 +57,8 @@ class PerceptionTrainerMixin(Base):
         self.perception: Perception = parse(config.perception)
         self.plan: Plan = plan(self.perception.signals)
         self._warned_without_images = False
+        window = self.perception.options.collapse_window
+        self._collapse = CollapseWatch(window) if window else None
         with open_dict(config):
             # verl's trainers read their own section by this name.
             config.trainer.v1.trainer_mode = self.base_mode
@@ -69,6 +74,15 @@ class PerceptionTrainerMixin(Base):
     def _worker_cls(self) -> type[PerceptionWorkerMixin]:
         return PerceptionActorRolloutRefWorker
 
+    @cached_property
+    def _recorder(self) -> TokenRecorder | None:
+        options = self.perception.options
+        if not options.record_every:
+            return None
+        form = patch_format(self.processor) if self.processor is not None else None
+        folder = Path(self.config.trainer.default_local_dir)
+        return TokenRecorder(folder, options.record_every, options.record_rows, self.tokenizer, form)
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics=metrics)
         rollout = RolloutBatch.fetch(batch, *self._advantage_fields())
@@ -79,8 +93,10 @@ class PerceptionTrainerMixin(Base):
             metrics.update(signal_metrics(signals))
         by_method = method_weights(self.perception.methods, signals)
         weights = combined(by_method)
-        self._record_tokens(batch, signals, weights)
         advantages = self._weighted(rollout, signals, weights)
+        if self._recorder is not None and not self.local_trigger_step:
+            final = rollout.padded("advantages") if advantages is None else advantages
+            self._recorder.record(rollout, Credit(signals, weights, final), self.global_steps)
         if advantages is None:
             return batch
         if weights is not None:
@@ -105,12 +121,15 @@ class PerceptionTrainerMixin(Base):
         batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})
         return super()._update_actor(batch, metrics=metrics)
 
-    def _record_tokens(self, batch: KVBatchMeta, signals: RolloutSignals, weights: torch.Tensor | None) -> None:
-        options = self.perception.options
-        if not options.record_every or self.global_steps % options.record_every or self.local_trigger_step:
-            return
-        rows = collect(batch, self.tokenizer, signals, weights, step=self.global_steps, rows=options.record_rows)
-        write_records(rows, Path(self.config.trainer.default_local_dir), self.global_steps)
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        if self._collapse is not None:
+            logged, warning = self._collapse.update(metrics, global_steps)
+            metrics.update(logged)
+            if warning:
+                logger.warning("%s. %s", warning, REMEDIES)
 
     def _advantage_fields(self) -> list[str]:
         fields = ["uid", "response_mask", "old_log_probs", "advantages"]

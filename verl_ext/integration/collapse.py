@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Early signs that a run is collapsing, as the authors of PAPO (arXiv 2507.06448) describe them.
+
+The policy finds a way to make its two views differ without looking better: the divergence of the views (PAPO's loss
+term) runs away, updates are clipped ever more often, both views grow uncertain, and the reward falls, last of all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import mean, pstdev
+
+PREFIX = "perception/collapse"
+FEWEST, ENOUGH = 2, 3
+"""How many signs make a warning: all that can be told, between these two."""
+
+REMEDIES = (
+    "What has helped: a smaller weight of the perception term (perception.papo.coef), one that falls over the run "
+    "(perception.papo.schedule=annealing), a reference KL (recipe=grpo_kl), a lower learning rate. "
+    "perception.collapse_window=0 turns this warning off."
+)
+
+Change = Callable[[list[float], list[float]], bool]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One sign.
+
+    Attributes:
+        metrics: what must change, each of it.
+        changed: whether the newer half of the window differs from the older as the sign says.
+        words: the change, for the warning.
+    """
+
+    metrics: tuple[str, ...]
+    changed: Change
+    words: str
+
+
+def rose(factor: float, least: float = 0.0) -> Change:
+    """The mean grew by more than `factor` and by more than noise, to more than `least`."""
+
+    def changed(older: list[float], newer: list[float]) -> bool:
+        after = mean(newer)
+        return after > max(least, mean(older) * factor) and after - mean(older) > _noise(older, newer)
+
+    return changed
+
+
+def fell(share: float) -> Change:
+    """The mean lost more than `share` of its size, and more than noise."""
+
+    def changed(older: list[float], newer: list[float]) -> bool:
+        lost = mean(older) - mean(newer)
+        return lost > share * abs(mean(older)) and lost > _noise(older, newer)
+
+    return changed
+
+
+SIGNS = {
+    "divergence_runs_away": Sign(("perception/visual_dependency/mean",), rose(2.0), "the views diverge twice as much"),
+    "clipping_rises": Sign(("actor/pg_clipfrac",), rose(1.5, least=0.005), "updates are clipped more often"),
+    "both_entropies_rise": Sign(
+        ("actor/entropy", "perception/ablated_nll"), rose(1.2), "both views are more uncertain"
+    ),
+    "reward_falls": Sign(("critic/score/mean",), fell(0.1), "the reward falls"),
+}
+
+
+class CollapseWatch:
+    """Compares the newer half of the last steps with the older half.
+
+    Args:
+        window: steps that are compared, half against half.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._seen: dict[str, deque[float]] = {}
+        self._quiet_until = 0
+
+    def update(self, metrics: Mapping[str, float], step: int) -> tuple[dict[str, float], str | None]:
+        """Take in the metrics of a step.
+
+        Returns:
+            `perception/collapse/<sign>` (0 or 1) for each sign that can be told by now, with their number as
+            `perception/collapse/signs`; and a warning, at most once a window, when enough of them hold.
+        """
+        for name in {name for sign in SIGNS.values() for name in sign.metrics}:
+            if name in metrics:
+                self._seen.setdefault(name, deque(maxlen=self.window)).append(float(metrics[name]))
+        told = {name: self._holds(sign) for name, sign in SIGNS.items() if self._can_tell(sign)}
+        if not told:
+            return {}, None
+        logged = {f"{PREFIX}/{name}": float(holds) for name, holds in told.items()}
+        count = sum(told.values())
+        alarm = count >= max(FEWEST, min(ENOUGH, len(told)))
+        return {**logged, f"{PREFIX}/signs": float(count)}, self._warning(told, step) if alarm else None
+
+    def _can_tell(self, sign: Sign) -> bool:
+        return all(len(self._seen.get(name, ())) == self.window for name in sign.metrics)
+
+    def _holds(self, sign: Sign) -> bool:
+        return all(sign.changed(*self._halves(name)) for name in sign.metrics)
+
+    def _halves(self, name: str) -> tuple[list[float], list[float]]:
+        values = list(self._seen[name])
+        return values[: self.window // 2], values[self.window // 2 :]
+
+    def _warning(self, told: Mapping[str, bool], step: int) -> str | None:
+        if step < self._quiet_until:
+            return None
+        self._quiet_until = step + self.window
+        signs = [SIGNS[name] for name, holds in told.items() if holds]
+        words = "; ".join(f"{sign.words} ({self._figures(sign)})" for sign in signs)
+        return f"step {step}: signs of a collapse over the last {self.window} steps: {words}"
+
+    def _figures(self, sign: Sign) -> str:
+        halves = {name: self._halves(name) for name in sign.metrics}
+        return ", ".join(f"{name} {mean(older):.3g} -> {mean(newer):.3g}" for name, (older, newer) in halves.items())
+
+
+def _noise(older: list[float], newer: list[float]) -> float:
+    """Two standard errors of the difference of two means."""
+    return 2.0 * ((pstdev(older) ** 2 + pstdev(newer) ** 2) / len(older)) ** 0.5
