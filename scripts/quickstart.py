@@ -34,6 +34,8 @@ OVERRIDES = [
     "algorithm.filter_groups.enable=False",
     f"data.train_files={DATA / 'train.parquet'}",
     f"data.val_files=[{DATA / 'test.parquet'},{DATA / 'test_blind.parquet'}]",
+    # Three epochs, so that the report can show how the tokens of the same prompt change.
+    f"data.train_max_samples={16 * STEPS // 3}",
     "data.train_batch_size=16",
     "data.max_prompt_length=96",
     "data.max_response_length=48",
@@ -76,9 +78,11 @@ def main() -> int:
     elif status := _train(sys.argv[1:]):
         return status
     _report(_steps())
+    print("\nthe same as a page, with curves and with each response beside its picture:")
+    status = subprocess.run([sys.executable, "-m", "verl_ext.cli", "report", RUN], check=False).returncode
     print(f"\n{time.time() - started:.0f} s in all. Files of the run: {RUN}")
     print(f"  metrics*.jsonl, perception_tokens/, global_step_*/ (checkpoint), train.log\nTo train anew: rm -r {RUN}")
-    return 0
+    return status
 
 
 def _train(overrides: list[str]) -> int:

@@ -3,11 +3,13 @@
 
 import pytest
 import torch
+import transfer_queue as tq
 from support import queue
 from support.configuration import configuration
 from support.neutral import NEUTRAL, WEIGHTING
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from verl_ext.integration.broken import BrokenNumberError, BrokenRows
 from verl_ext.integration.config import parse
 from verl_ext.integration.plan import plan
 from verl_ext.integration.trainers import PerceptionTrainerSync
@@ -223,7 +225,10 @@ def test_a_broken_signal_stops_the_step(group, field, value):
     fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
     rows = queue.recorded_rows(LENGTHS, fields=fields)
     rows[2][field][1] = value
-    with pytest.raises(FloatingPointError, match=rf"{field}: NaN or infinite in rows \[2\]; the step is not taken"):
+    message = (
+        rf"step 3: {field} \({made.perception.methods[0].name}\) of 1 responses .* to the prompts prompt1; the step"
+    )
+    with pytest.raises(BrokenNumberError, match=message):
         computed(made, rows)
 
 
@@ -233,8 +238,53 @@ def test_a_token_that_is_impossible_without_the_image_is_allowed():
     assert all(torch.isfinite(values).all() for values in advantages_of("pgpo", rows=rows).values())
 
 
-def test_a_weight_that_is_not_finite_stops_the_step():
+def test_a_broken_log_probability_stops_the_step():
     rows = queue.recorded_rows(LENGTHS)
     rows[2]["old_log_probs"][1] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"pgpo: advantage weights of rows \[2\] are not finite"):
+    with pytest.raises(BrokenNumberError, match=r"old_log_probs \(every method\) of 1 responses"):
         computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)
+
+
+@pytest.mark.parametrize(
+    ("group", "field"),
+    [("pgpo", "ablated_log_prob"), ("papo_g", "ablated_log_prob"), ("vgpo", "old_log_probs"), ("vepo", "visual_jsd")],
+)
+def test_broken_responses_can_be_left_out(group, field):
+    made = trainer(PerceptionTrainerSync, f"+perception={group}", "perception.on_broken=skip")
+    fields = [signal.field for signal in made.perception.signals if signal.field != "ablated_log_prob"]
+    rows = queue.recorded_rows(LENGTHS, fields=fields)
+    rows[2][field][1] = float("nan")
+    meta, metrics = queue.put(rows, padding=3), {}
+    made._compute_advantage(meta, metrics=metrics)
+    found = queue.advantages(meta)
+    stored = tq.kv_batch_get(
+        keys=meta.keys, partition_id=queue.PARTITION, select_fields=["has_image", "old_log_probs", field]
+    )
+    queue.clear(meta)
+    assert metrics["perception/broken_rows"] == 1.0
+    assert torch.equal(found[meta.keys[2]], torch.zeros(LENGTHS[2]))
+    assert all(torch.isfinite(values).all() for values in found.values())
+    assert stored["has_image"][: len(rows)].tolist() == [index != 2 for index in range(len(rows))]
+    assert all(torch.isfinite(values).all() for values in stored[field].unbind()[: len(rows)])
+    assert torch.equal(stored["old_log_probs"].unbind()[0], rows[0]["old_log_probs"])
+
+
+def test_leaving_out_changes_no_other_response():
+    rows = queue.recorded_rows(LENGTHS)
+    expected, _ = computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)
+    rows[2]["ablated_log_prob"][1] = float("nan")
+    found, _ = computed(trainer(PerceptionTrainerSync, "+perception=pgpo", "perception.on_broken=skip"), rows)
+    assert all(torch.equal(found[key], expected[key]) for key in expected if key != list(expected)[2])
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_weights_that_a_method_breaks(policy):
+    broken = BrokenRows(policy, 7, ["a", "b", "b"])
+    weights = {"pgpo": torch.tensor([[1.0, 1.0], [1.0, float("inf")], [1.0, 1.0]])}
+    mask = torch.ones(3, 2, dtype=torch.bool)
+    if policy == "stop":
+        with pytest.raises(BrokenNumberError, match=r"step 7: advantage weights \(pgpo\) of 1 responses .* prompts b;"):
+            broken.finite(weights, mask)
+        return
+    assert broken.finite(weights, mask)["pgpo"].tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
+    assert broken.rows.tolist() == [False, True, False]

@@ -62,7 +62,7 @@ def put(rows, *, padding=0):
     blank = {
         name: torch.zeros_like(value[:1]) if name in zero else torch.full((1,), -7.0) for name, value in tensors.items()
     }
-    pads = [{"uid": "pad", "has_image": torch.tensor(False), **blank} for _ in range(padding)]
+    pads = [{**rows[0], "uid": "pad", "has_image": torch.tensor(False), **blank} for _ in range(padding)]
     pads = [{name: pad[name] for name in rows[0]} for pad in pads]
     tags = [{} for _ in rows] + [{"is_padding": True} for _ in pads]
     keys += [f"pad_{index}_0" for index in range(padding)]

@@ -17,6 +17,10 @@ SOURCES = ("bytes", "image", "image_url")
 """Keys of an image's dict, in the order in which verl looks for them."""
 REMOTE = ("http://", "https://", "data:image")
 """Images that are not looked into."""
+RESERVED = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+"""Tokens of Qwen-VL that stand for images; typed in a question they would ask for features that nobody has."""
+LARGEST_RATIO = 200
+"""Of the longer to the shorter side; Qwen-VL's processor refuses more."""
 IMAGES_ONLY = "perception methods work on images only so far"
 """Why a row with a video is refused."""
 
@@ -31,15 +35,26 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
         name: how to call the row in an error.
 
     Raises:
-        DataError: the number of placeholders and images differ, an image is missing or unreadable, or there is a video.
+        DataError: the number of placeholders and images differ, an image is missing, unreadable or too narrow, a text
+            has a token that stands for an image, or there is a video.
     """
     if videos or _has_video_part(messages):
         raise DataError(f"{name}: it has a video; {IMAGES_ONLY}")
+    _check_text(messages, name)
     marked = sum(message["content"].count(PLACEHOLDER) for message in messages if isinstance(message["content"], str))
     if all(isinstance(message["content"], str) for message in messages) and marked != len(images):
         raise DataError(f"{name}: the prompt marks {marked} images with {PLACEHOLDER} but the row holds {len(images)}")
     for position, image in enumerate(images):
         _check_image(image, f"{name}: image {position}")
+
+
+def _check_text(messages: Sequence[dict[str, Any]], name: str) -> None:
+    for message in messages:
+        content = message["content"]
+        parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
+        for token in RESERVED:
+            if any(token in part for part in parts):
+                raise DataError(f"{name}: the text has the token {token}, which stands for an image; take it out")
 
 
 def _has_video_part(messages: Sequence[dict[str, Any]]) -> bool:
@@ -79,5 +94,8 @@ def _decode(source: io.BytesIO | str, name: str) -> None:
     try:
         with Image.open(source) as opened:
             opened.load()
+            short, long = sorted(opened.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} cannot be read: {error}") from error
+    if long > LARGEST_RATIO * short:
+        raise DataError(f"{name} is {long} x {short} pixels; the longer side may be {LARGEST_RATIO} times the shorter")

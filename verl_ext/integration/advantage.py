@@ -10,32 +10,12 @@ import torch
 from torch import Tensor
 
 from verl_ext.methods.base import Method, RolloutSignals
-from verl_ext.signals.request import AblatedLogProb
 
 
 def method_weights(methods: Sequence[Method], signals: RolloutSignals) -> dict[str, Tensor]:
-    """(B, T) advantage weights of each method that has any, by its name.
-
-    Raises:
-        FloatingPointError: a weight is not finite; names the method and the row.
-    """
+    """(B, T) advantage weights of each method that has any, by its name."""
     named = {method.name: method.advantage_weights(signals) for method in methods}
-    return {name: _finite(name, weights) for name, weights in named.items() if weights is not None}
-
-
-def refuse_broken(signals: RolloutSignals) -> None:
-    """Stop before a broken number reaches a weight or the loss.
-
-    Of log-probabilities -inf is none: a token may be impossible without the image.
-
-    Raises:
-        FloatingPointError: names the signal and the rows.
-    """
-    for signal, values in signals.measured.items():
-        broken = torch.isnan(values) if isinstance(signal, AblatedLogProb) else ~torch.isfinite(values)
-        bad = (broken & signals.response_mask).any(dim=-1).nonzero().flatten().tolist()
-        if bad:
-            raise FloatingPointError(f"{signal.field}: NaN or infinite in rows {bad[:5]}; the step is not taken")
+    return {name: weights for name, weights in named.items() if weights is not None}
 
 
 def combined(weights: Mapping[str, Tensor]) -> Tensor | None:
@@ -62,10 +42,3 @@ def group_ids(uids: Sequence[str]) -> Tensor:
     """(B,) long: a small number for each uid, in order of appearance."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(uid, len(numbers)) for uid in uids], dtype=torch.long)
-
-
-def _finite(name: str, weights: Tensor) -> Tensor:
-    bad = (~torch.isfinite(weights)).any(dim=-1).nonzero().flatten().tolist()
-    if bad:
-        raise FloatingPointError(f"{name}: advantage weights of rows {bad[:5]} are not finite; the step is not taken")
-    return weights

@@ -45,6 +45,11 @@ class RolloutBatch:
         """TransferQueue's keys of the real rows."""
         return [key for key, real in zip(self.meta.keys, self.real.tolist(), strict=True) if real]
 
+    @property
+    def real_uids(self) -> list[str]:
+        """verl's identifier of the prompt of each real row."""
+        return [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
+
     def padded(self, name: str) -> Tensor:
         """(B', T) values of the real rows, zero behind each response."""
         return self.fields[name].to_padded_tensor(0)[self.real]
@@ -58,11 +63,10 @@ class RolloutBatch:
             progress: share of the training steps that are done.
         """
         mask = self.padded("response_mask").bool()
-        uids = [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
         return RolloutSignals(
             response_mask=mask,
             has_image=self.fields[HAS_IMAGE][self.real] if HAS_IMAGE in self.fields else mask.new_zeros(mask.shape[0]),
-            group_ids=group_ids(uids),
+            group_ids=group_ids(self.real_uids),
             old_log_prob=self.padded("old_log_probs").float(),
             measured={signal: self.padded(signal.field).float() for signal in wanted},
             progress=progress,
@@ -76,5 +80,14 @@ class RolloutBatch:
         """
         full = self.fields[name].to_padded_tensor(0).clone()
         full[self.real] = values.to(full.dtype)
-        fields = TensorDict({name: response_to_nested(full, self.fields[name])}, batch_size=len(self.meta))
+        return self._put(name, response_to_nested(full, self.fields[name]))
+
+    def write_rows(self, name: str, values: Tensor) -> KVBatchMeta:
+        """The same for a field of one number a row; `values` is (B',)."""
+        full = self.fields[name].clone()
+        full[self.real] = values.to(full.dtype)
+        return self._put(name, full)
+
+    def _put(self, name: str, values: Tensor) -> KVBatchMeta:
+        fields = TensorDict({name: values}, batch_size=len(self.meta))
         return tq.kv_batch_put(keys=self.meta.keys, partition_id=self.meta.partition_id, fields=fields)

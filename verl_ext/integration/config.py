@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
+from verl_ext.integration.broken import SKIP, STOP
 from verl_ext.integration.typed import build, unknown_key
-from verl_ext.methods.base import Method, bounded
+from verl_ext.methods.base import Method, bounded, choice
 from verl_ext.methods.registry import available_methods
 from verl_ext.signals.request import CLEAN_VIEW, MAIN_VIEW, Signal, view_of
 
@@ -27,9 +28,11 @@ class RunOptions:
         seed: seed of the image ablation; with the training step and the prompt's content it fixes every mask.
         min_rollout_correlation: stop when the correlation of rollout and actor log-probabilities falls below it;
             null turns the check off.
-        record_every: write per-token records of `record_rows` responses every so many steps, and of those to the prompts
-            of the first record whenever they recur; 0 writes none.
+        record_every: write per-token records of `record_rows` responses every so many steps, and of those to the
+            prompts of the first record whenever they recur; 0 writes none.
         record_rows: responses per record file.
+        on_broken: what to do with responses of which a signal or weight is NaN or infinite: "stop" the run, or "skip"
+            them.
         collapse_window: steps over which early signs of a collapse are looked for; 0 turns the warning off.
         zero_equal_reward_groups: give groups whose responses all have the same reward the advantage 0. verl's grpo
             leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
@@ -43,6 +46,7 @@ class RunOptions:
     min_rollout_correlation: float | None = bounded(0.95, -1.0, 1.0)
     record_every: int = bounded(0, 0, 2**31)
     record_rows: int = bounded(8, 1, 2**31)
+    on_broken: str = choice(STOP, SKIP)
     collapse_window: int = bounded(20, 0, 2**31)
     zero_equal_reward_groups: bool = False
     response_only_logits: bool | None = None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
+from verl_ext.integration.broken import STOP, sound_loss
 from verl_ext.methods.base import LossInputs, LossTerm, Method
 
 HAS_IMAGE = "has_image"
@@ -29,6 +30,7 @@ def loss_with_terms(
     base_loss: BaseLoss,
     config: ActorConfig,
     methods: Sequence[Method],
+    on_broken: str = STOP,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """`base_loss` plus every term of every method; a drop-in for verl's `set_loss_fn`.
 
@@ -40,18 +42,39 @@ def loss_with_terms(
         config: the actor's configuration. `base_loss` has just written the mini-batch's normaliser into its
             `global_batch_info`, so the terms are averaged exactly as the policy loss is, whatever the split.
         methods: the methods that have loss terms.
+        on_broken: "stop" or "skip", for a loss that is NaN or infinite.
+
+    Raises:
+        BrokenNumberError: it is, and `on_broken` is "stop".
     """
     loss, metrics = base_loss(model_output=model_output, data=data, dp_group=dp_group)
+    parts = {"verl's policy loss": loss}
+    for name, coef, value in _terms(model_output, data, methods, config):
+        loss = loss + coef * value
+        parts[name] = value
+        metrics[name] = Metric(value=value, aggregation=AggregationType.SUM)
+        metrics[f"{name}_loss_coef"] = coef
+    log_probs = model_output["log_probs"].values()
+    loss, found = sound_loss(loss, parts, log_probs, policy=on_broken, where=lambda: _where(data))
+    return loss, {**metrics, **found}
+
+
+def _terms(
+    model_output: dict[str, torch.Tensor], data: TensorDict, methods: Sequence[Method], config: ActorConfig
+) -> Iterator[tuple[str, float, torch.Tensor]]:
+    """Name, coefficient and scalar value of each term."""
     if not methods:
-        return loss, metrics
+        return
     inputs = _loss_inputs(model_output, data, methods)
     for method in methods:
         for term in method.loss_terms(inputs):
-            value = _aggregate(term, inputs.response_mask, config)
-            loss = loss + term.coef * value
-            metrics[f"perception/{method.name}/{term.name}"] = Metric(value=value, aggregation=AggregationType.SUM)
-            metrics[f"perception/{method.name}/{term.name}_loss_coef"] = term.coef
-    return loss, metrics
+            yield f"perception/{method.name}/{term.name}", term.coef, _aggregate(term, inputs.response_mask, config)
+
+
+def _where(data: TensorDict) -> str:
+    """Training step and prompts of a micro-batch, as far as it tells them."""
+    uids = dict.fromkeys(map(str, data["uid"])) if "uid" in data else ()
+    return f"step {data[STEPS_DONE] + 1}, prompts {', '.join(uids) or 'unknown'}"
 
 
 def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict, methods: Sequence[Method]) -> LossInputs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Per-token records of a few responses as parquet: what was said, what it depended on, what it weighed, what was seen."""
+"""Per-token records of a few responses as parquet: what was said and seen, what it depended on, what it weighed."""
 
 from __future__ import annotations
 

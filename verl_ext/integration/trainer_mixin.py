@@ -14,8 +14,9 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.advantage import combined, method_weights, refuse_broken, without_equal_reward_groups
+from verl_ext.integration.advantage import combined, method_weights, without_equal_reward_groups
 from verl_ext.integration.batch import RolloutBatch
+from verl_ext.integration.broken import BrokenRows
 from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
@@ -87,13 +88,17 @@ class PerceptionTrainerMixin(Base):
         batch = super()._compute_advantage(batch, metrics=metrics)
         rollout = RolloutBatch.fetch(batch, *self._advantage_fields())
         signals = rollout.signals(self.perception.signals, self._progress())
-        refuse_broken(signals)
         self._warn_without_images(signals)
+        broken = BrokenRows(self.perception.options.on_broken, self.global_steps, rollout.real_uids)
+        signals = broken.without(signals, self.perception.methods)
         if self.perception.signals:
             metrics.update(signal_metrics(signals))
-        by_method = method_weights(self.perception.methods, signals)
+        by_method = broken.finite(method_weights(self.perception.methods, signals), signals.response_mask)
         weights = combined(by_method)
         advantages = self._weighted(rollout, signals, weights)
+        if broken.rows.any():
+            metrics["perception/broken_rows"] = float(broken.rows.sum())
+            advantages = self._leave_out(rollout, signals, broken.rows, advantages)
         if self._recorder is not None and not self.local_trigger_step:
             final = rollout.padded("advantages") if advantages is None else advantages
             self._recorder.record(rollout, Credit(signals, weights, final), self.global_steps)
@@ -116,6 +121,18 @@ class PerceptionTrainerMixin(Base):
             rewards = rollout.padded("rm_scores").sum(dim=-1)
             advantages = without_equal_reward_groups(advantages, rewards, signals.group_ids)
         return advantages if weights is None else advantages * weights
+
+    def _leave_out(
+        self, rollout: RolloutBatch, signals: RolloutSignals, rows: torch.Tensor, advantages: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Advantages of 0 for `rows`; what the loss reads of them in TransferQueue becomes harmless."""
+        rollout.write("old_log_probs", signals.old_log_prob)
+        for signal, values in signals.measured.items():
+            rollout.write(signal.field, values)
+        if self.perception.signals:
+            rollout.write_rows(HAS_IMAGE, signals.has_image)
+        given = rollout.padded("advantages") if advantages is None else advantages
+        return given.masked_fill(rows[:, None], 0.0)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})

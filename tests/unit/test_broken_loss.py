@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loss that is NaN or infinite, inside the loss function that the worker gives to verl."""
+
+import pytest
+import torch
+from tensordict import NonTensorData, TensorDict
+from torch.nested import as_nested_tensor
+
+from verl_ext.integration.broken import BrokenNumberError
+from verl_ext.integration.loss import STEPS_DONE, loss_with_terms
+
+
+def attempt(value, policy):
+    """One micro-batch of two prompts whose policy loss is `value` times the log-probabilities."""
+    log_probs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    nested = as_nested_tensor([log_probs[:2], log_probs[2:]], layout=torch.jagged)
+    data = TensorDict({"uid": ["first", "second"]}, batch_size=2)
+    data[STEPS_DONE] = NonTensorData(6, batch_size=[2])
+
+    def base_loss(model_output, data, dp_group):
+        return model_output["log_probs"].values().sum() * value, {"pg_loss": 0.0}
+
+    loss, metrics = loss_with_terms(
+        {"log_probs": nested}, data, base_loss=base_loss, config=None, methods=[], on_broken=policy
+    )
+    loss.backward()
+    return loss, metrics, log_probs.grad
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_stop_names_step_prompts_and_part(value):
+    message = r"step 7, prompts first, second: the loss is NaN or infinite \(verl's policy loss\); the optimizer"
+    with pytest.raises(BrokenNumberError, match=message):
+        attempt(value, "stop")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_skip_leaves_no_gradient(value):
+    loss, metrics, gradient = attempt(value, "skip")
+    assert loss == 0.0
+    assert gradient.tolist() == [0.0, 0.0, 0.0]
+    assert metrics["perception/broken_losses"] == 1.0
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_sound_loss_is_left_alone(policy):
+    loss, metrics, gradient = attempt(0.5, policy)
+    assert loss == -3.0
+    assert gradient.tolist() == [0.5, 0.5, 0.5]
+    assert metrics.get("perception/broken_losses") == (0.0 if policy == "skip" else None)
