@@ -38,6 +38,10 @@ pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 # Megatron engine put it on their path.
 "${pip[@]}" --no-deps --upgrade --target .venv/megatron "megatron-core==0.16.1"
 
+# The oldest verl that is supported stands apart too, for the tests. Its wheel also has top-level "tests" and "scripts".
+"${pip[@]}" --no-deps --upgrade --target .venv/verl-0.9.0 "verl==0.9.0"
+rm -rf .venv/verl-0.9.0/tests .venv/verl-0.9.0/scripts
+
 # torchcodec cannot load without CUDA and breaks the actor's import of the image utilities; nothing here needs it.
 .venv/bin/python -m pip uninstall --quiet --yes torchcodec
 .venv/bin/python scripts/torchvision_shim.py
