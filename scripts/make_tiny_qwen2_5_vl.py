@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.generation import GenerationConfig
 
-from verl_ext.data.easy_vqa import IMAGE_PLACEHOLDER
+from verl_ext.data.row_check import PLACEHOLDER
 from verl_ext.rewards.boxed_answer import compute_score
 
 Row = dict[str, Any]
@@ -88,13 +88,13 @@ def to_messages(row: Row) -> list[dict[str, Any]]:
     if not row["images"]:
         return [message]
     image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
-    text = message["content"].removeprefix(IMAGE_PLACEHOLDER)
+    text = message["content"].removeprefix(PLACEHOLDER)
     return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
 def train_tokenizer(rows: Sequence[Row]) -> Qwen2Tokenizer:
     """A byte-level BPE with Qwen2's pre-tokenizer, fitted to prompts and responses of the rows."""
-    texts = ("user\n" + row["prompt"][0]["content"].removeprefix(IMAGE_PLACEHOLDER) for row in rows)
+    texts = ("user\n" + row["prompt"][0]["content"].removeprefix(PLACEHOLDER) for row in rows)
     answers = ("assistant\n" + row["response"] for row in rows)
     fitted = Qwen2Tokenizer().train_new_from_iterator(
         (text for pair in zip(texts, answers, strict=True) for text in pair),

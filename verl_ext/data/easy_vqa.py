@@ -7,23 +7,28 @@ hold an empty ``images`` list, which verl treats as a text-only prompt.
 """
 
 import importlib.util
-import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from PIL import Image
+
+from verl_ext.data.images import as_png
+from verl_ext.data.markdown import markdown_table
+from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
+from verl_ext.data.row_check import PLACEHOLDER
+from verl_ext.data.rows import BLIND_SUFFIX, Row, build_row, without_images
 from verl_ext.errors import DataError
 
 DATA_SOURCE = "easy_vqa"
-BLIND_DATA_SOURCE = "easy_vqa_blind"
+BLIND_DATA_SOURCE = DATA_SOURCE + BLIND_SUFFIX
 ANSWER_TYPES = ("color", "shape", "yes_no")
 INSTRUCTION = r"Think first, then put the answer in \boxed{}."
-IMAGE_PLACEHOLDER = "<image>"
 
 COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
 SHAPES = frozenset({"circle", "rectangle", "triangle"})
@@ -98,15 +103,11 @@ def _parse_row(path: Path, split: str, row: Any, index: int) -> Question:
 
 
 def _read_png(path: Path) -> bytes:
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, format="PNG")
+            return as_png(image.convert("RGB"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    return buffer.getvalue()
 
 
 def describe_images(questions: Iterable[Question]) -> dict[tuple[str, int], str]:
@@ -180,7 +181,7 @@ def write_easy_vqa(
     target = Path(output_dir)
     target.mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
-        _write_parquet(target / f"{name}.parquet", rows, with_response=name == "sft")
+        _write_rows(target / f"{name}.parquet", rows, response=name == "sft")
     card = _data_card(files, rl_fraction, blind_fraction, questions, seed)
     (target / "README.md").write_text(card, encoding="utf-8")
     return {name: len(rows) for name, rows in files.items()}
@@ -200,7 +201,7 @@ def _asked(questions: str) -> frozenset[str]:
 
 def _select_rows(
     data: EasyVqa, rl_fraction: float, blind_fraction: float, val_size: int, asked: frozenset[str], seed: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[Row]]:
     # One generator per decision, so that changing one option leaves the other selections as they are.
     train = [question for question in data.questions if question.split == "train"]
     test = [question for question in data.questions if question.split == "test" and question.answer_type in asked]
@@ -213,66 +214,47 @@ def _select_rows(
     blind_count = round(blind_fraction * len(sft))
     blind = {q.index for q in random.Random(f"{seed}/blind rows").sample(sft, blind_count)}
     picked = sorted(random.Random(f"{seed}/test rows").sample(test, val_size), key=lambda question: question.index)
-    build: Callable[..., dict[str, Any]] = partial(_row, data)
     descriptions = describe_images(data.questions)
     return {
-        "sft": [_with_response(build(q, blind=q.index in blind), q, descriptions) for q in sft],
-        "train": [build(q) for q in train if q.image_id in rl_images and q.answer_type in asked],
-        "test": [build(q) for q in picked],
-        "test_blind": [build(q, blind=True) for q in picked],
+        "sft": [_with_response(_row(data, q, blind=q.index in blind), q, descriptions) for q in sft],
+        "train": [_row(data, q) for q in train if q.image_id in rl_images and q.answer_type in asked],
+        "test": [_row(data, q) for q in picked],
+        "test_blind": [_row(data, q, blind=True) for q in picked],
     }
 
 
-def _row(data: EasyVqa, question: Question, blind: bool = False) -> dict[str, Any]:
-    text = f"{question.text} {INSTRUCTION}"
-    return {
-        "data_source": BLIND_DATA_SOURCE if blind else DATA_SOURCE,
-        "prompt": [{"role": "user", "content": text if blind else IMAGE_PLACEHOLDER + text}],
-        "images": [] if blind else [{"bytes": data.images[question.split, question.image_id]}],
-        "ability": "visual_question_answering",
-        "reward_model": {"style": "rule", "ground_truth": question.answer},
-        "extra_info": {
+def _row(data: EasyVqa, question: Question, blind: bool = False) -> Row:
+    row = build_row(
+        data_source=DATA_SOURCE,
+        prompt=f"{PLACEHOLDER}{question.text} {INSTRUCTION}",
+        images=[data.images[question.split, question.image_id]],
+        ability="visual_question_answering",
+        answer=question.answer,
+        extra_info={
             "split": question.split,
-            # A blind copy of a question needs an index that no other row has.
-            "index": question.index + (len(data.questions) if blind else 0),
+            "index": question.index,
             "question": question.text,
-            "answer": question.answer,
             "answer_type": question.answer_type,
             "image_id": question.image_id,
         },
-    }
+    )
+    return without_images(row, len(data.questions)) if blind else row
 
 
-def _with_response(row: dict[str, Any], question: Question, descriptions: dict[tuple[str, int], str]) -> dict[str, Any]:
+def _with_response(row: Row, question: Question, descriptions: dict[tuple[str, int], str]) -> Row:
     # A row without its image keeps the description: what the model then learns to say is what it can guess, so that
     # clean and blind views differ by what the image tells and not by a fixed phrase.
     seen = descriptions[question.split, question.image_id]
     return {**row, "response": f"<think> {seen} </think> \\boxed{{{question.answer}}}"}
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]], *, with_response: bool) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = pa.string()
-    fields: list[tuple[str, Any]] = [
-        ("data_source", text),
-        ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary())]))),
-        ("ability", text),
-        ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
-        ("extra_info", pa.struct(_extra_info_fields(pa))),
-    ]
-    if with_response:
-        fields.append(("response", text))
-    # The schema is spelled out because inference would type an all-empty ``images`` column as null.
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=pa.schema(fields)), path)
+_EXTRA_INFO = {name: EXTRA_INFO[name] for name in ("split", "index", "question", "answer", "answer_type")}
 
 
-def _extra_info_fields(pa: Any) -> list[tuple[str, Any]]:
-    names = ("question", "answer", "answer_type")
-    integers = [("index", pa.int64()), ("image_id", pa.int64())]
-    return [("split", pa.string()), *integers, *((name, pa.string()) for name in names)]
+def _write_rows(path: Path, rows: Sequence[Row], *, response: bool) -> None:
+    with RowFile(path, row_schema({**_EXTRA_INFO, "image_id": pa.int64()}, response=response)) as file:
+        for row in rows:
+            file.write(row)
 
 
 _CARD = r"""# easy-VQA in verl's schema
@@ -283,8 +265,6 @@ Licence of the images and questions: MIT.
 
 Each 64x64 image shows one shape (circle, rectangle, triangle) in one of eight colours.
 
-| file | rows | with image | images | yes/no | colour | shape |
-|---|---|---|---|---|---|---|
 {table}
 
 * `sft.parquet`: warm start, with a `response` column (`<think> a red circle </think> \boxed{{red}}`); the rows
@@ -299,9 +279,10 @@ Blind rows lack `{placeholder}` and have an empty `images` list. `extra_info.ind
 
 
 def _data_card(
-    files: dict[str, list[dict[str, Any]]], rl_fraction: float, blind_fraction: float, questions: str, seed: int
+    files: dict[str, list[Row]], rl_fraction: float, blind_fraction: float, questions: str, seed: int
 ) -> str:
-    table = "\n".join(_card_line(name, rows) for name, rows in files.items())
+    header = ("file", "rows", "with image", "images", "yes/no", "colour", "shape")
+    table = markdown_table(header, [_card_line(name, rows) for name, rows in files.items()])
     return _CARD.format(
         rl_fraction=rl_fraction,
         blind_fraction=blind_fraction,
@@ -309,17 +290,16 @@ def _data_card(
         seed=seed,
         table=table,
         blind_source=BLIND_DATA_SOURCE,
-        placeholder=IMAGE_PLACEHOLDER,
+        placeholder=PLACEHOLDER,
         instruction=INSTRUCTION,
     )
 
 
-def _card_line(name: str, rows: list[dict[str, Any]]) -> str:
+def _card_line(name: str, rows: list[Row]) -> tuple[Any, ...]:
     types = Counter(row["extra_info"]["answer_type"] for row in rows)
     with_image = [row for row in rows if row["images"]]
     images = {(row["extra_info"]["split"], row["extra_info"]["image_id"]) for row in with_image}
-    cells = (f"`{name}.parquet`", len(rows), len(with_image), len(images), *(types[t] for t in _CARD_TYPES))
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return (f"`{name}.parquet`", len(rows), len(with_image), len(images), *(types[t] for t in _CARD_TYPES))
 
 
 _CARD_TYPES = ("yes_no", "color", "shape")
