@@ -4,22 +4,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+from verl_ext.errors import DataError
 
 Step = tuple[int, dict[str, float]]
 
 
 def read_steps(paths: Iterable[Path]) -> list[Step]:
-    """All steps in order; where runs overlap (a resumed run), the later file wins. Unfinished lines are left out."""
+    """All steps in order; where runs overlap (a resumed run), the later file wins. Unfinished lines are left out.
+
+    Raises:
+        DataError: a finished line is not one that verl's file logger writes.
+    """
     steps: dict[int, dict[str, float]] = {}
     for path in paths:
-        for line in path.read_text().split("\n")[:-1]:
-            entry = json.loads(line)
-            steps[entry["step"]] = entry["data"]
+        steps.update(_entries(path))
     return sorted(steps.items())
 
 
 def series(steps: Iterable[Step], name: str) -> list[tuple[int, float]]:
-    """(step, value) of every step that has the metric."""
-    return [(step, data[name]) for step, data in steps if name in data]
+    """(step, value) of every step at which the metric is a finite number."""
+    return [(step, data[name]) for step, data in steps if is_number(data.get(name))]
+
+
+def is_number(value: object) -> bool:
+    """Whether a logged value is a finite number. verl's logger writes what is not finite as null."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _entries(path: Path) -> Iterator[Step]:
+    # A line without its end is still being written, and may be cut within a character.
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(lines, start=1):
+        yield _entry(line, path, number)
+
+
+def _entry(line: bytes, path: Path, number: int) -> Step:
+    try:
+        entry: Any = json.loads(line)
+    except ValueError:
+        entry = None
+    match entry:
+        case {"step": int(step), "data": dict(data)}:
+            return step, data
+    raise DataError(f"{path}:{number}: not a line of verl's file logger, which reads " + '{"step": 1, "data": {...}}')

@@ -1,0 +1,206 @@
+"use strict";
+// Recorded responses: a list that can be filtered, one response in full, or all responses to one prompt by step.
+
+const view = { mode: "response", record: null, prompt: null };
+const VERDICTS = { all: "all", correct: "correct", wrong: "wrong", unjudged: "not judged" };
+const MARKS = { correct: "✓", wrong: "✗", unjudged: "·" };
+const TOKENS_OF_A_ROW = 300;
+
+function verdictOf(entry) {
+  if (entry.accuracy === null) return "unjudged";
+  return entry.accuracy >= 0.5 ? "correct" : "wrong";
+}
+
+// Indices of the responses that pass the filters; the step is left open when steps are compared.
+function filtered() {
+  const [run, step, verdict] = ["run", "step", "verdict"].map((name) => byId(`filter-${name}`).value);
+  const text = byId("filter-text").value.toLowerCase();
+  return report.records.map((_, index) => index).filter((index) => {
+    const entry = report.records[index];
+    if (run !== "all" && String(entry.run) !== run) return false;
+    if (view.mode === "response" && step !== "all" && String(entry.step) !== step) return false;
+    if (verdict !== "all" && verdictOf(entry) !== verdict) return false;
+    return report.prompts[entry.text].text.toLowerCase().includes(text);
+  });
+}
+
+// Prompts with the indices of their responses, where there are several steps to compare.
+function recurringPrompts(indices) {
+  const byPrompt = new Map();
+  for (const index of indices) {
+    const { prompt } = report.records[index];
+    if (prompt !== null) byPrompt.set(prompt, [...(byPrompt.get(prompt) ?? []), index]);
+  }
+  const steps = (group) => new Set(group.map((index) => report.records[index].step)).size;
+  return new Map([...byPrompt].filter(([, group]) => steps(group) > 1));
+}
+
+function listItem(value, current, ...lines) {
+  const item = element("button", { value }, ...lines);
+  item.setAttribute("aria-current", current);
+  return item;
+}
+
+function responseItem(index) {
+  const entry = report.records[index];
+  const verdict = verdictOf(entry);
+  const mark = element("span", { className: `mark ${verdict}`, title: VERDICTS[verdict] }, MARKS[verdict]);
+  const head = element("span", { className: "item-head" }, mark, `step ${entry.step}`, runDot(entry.run));
+  const facts = element("span", { className: "item-facts" }, `reward ${number(entry.reward)} · ${entry.tokens} tokens`);
+  return listItem(index, index === view.record, head, facts, element("span", { className: "excerpt" }, visible(report.prompts[entry.text].excerpt)));
+}
+
+function promptItem([prompt, group]) {
+  const steps = [...new Set(group.map((index) => report.records[index].step))].sort((a, b) => a - b);
+  const head = element("span", { className: "item-head" }, `${steps.length} steps, ${steps[0]} to ${steps.at(-1)}`);
+  const facts = element("span", { className: "item-facts" }, `${group.length} responses`);
+  const excerpt = element("span", { className: "excerpt" }, visible(report.prompts[report.records[group[0]].text].excerpt));
+  return listItem(prompt, prompt === view.prompt, head, facts, excerpt);
+}
+
+function runDot(run) {
+  if (!severalRuns) return "";
+  const dot = element("span", { className: "dot" });
+  dot.style.backgroundColor = runColour(run);
+  return element("span", { className: "run-name" }, dot, visible(report.runs[run].label));
+}
+
+function drawResponses() {
+  for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === view.mode);
+  byId("filter-step").disabled = view.mode === "prompt";
+  const indices = filtered();
+  if (view.mode === "response") drawResponseMode(indices);
+  else drawPromptMode(recurringPrompts(indices));
+}
+
+function drawResponseMode(indices) {
+  if (!indices.includes(view.record)) view.record = indices[0] ?? null;
+  byId("list-count").textContent = `${indices.length} of ${report.records.length} responses`;
+  byId("list").replaceChildren(...indices.map(responseItem));
+  drawDetail(view.record === null ? [nothing("No recorded response passes the filters.")] : responseDetail(view.record, indices));
+}
+
+function drawPromptMode(prompts) {
+  if (!prompts.has(view.prompt)) view.prompt = prompts.keys().next().value ?? null;
+  byId("list-count").textContent = `${prompts.size} prompts recorded at several steps`;
+  byId("list").replaceChildren(...[...prompts].map(promptItem));
+  drawDetail(view.prompt === null ? [nothing("No prompt was recorded at more than one step.")] : promptDetail(prompts.get(view.prompt)));
+}
+
+function drawDetail(nodes) {
+  byId("detail").replaceChildren(...nodes);
+  drawLegend();
+  hideTip();
+}
+
+function nothing(text) {
+  return element("p", { className: "nothing" }, text);
+}
+
+function promptCard(index) {
+  const record = recordOf(index);
+  const pictures = record.images.map((image, place) => element("img", { src: block(`image-${image}`), alt: `picture ${place + 1} of the prompt` }));
+  const truth = record.truth === null ? [] : [element("p", { className: "truth" }, element("b", {}, "expected answer "), visible(record.truth))];
+  const text = element("div", { className: "prompt-text" }, visible(report.prompts[report.records[index].text].text.trim()));
+  return element("div", { className: "card prompt" }, element("div", { className: "pictures" }, ...pictures), element("div", { className: "prompt-words" }, text, ...truth));
+}
+
+function responseDetail(index, indices) {
+  const missing = missingNote(index);
+  const heading = element("div", { className: "response-head" }, ...facts(index), pager(index, indices));
+  return [promptCard(index), element("div", { className: "card" }, heading, ...missing, tokenView(index))];
+}
+
+function facts(index) {
+  const entry = report.records[index];
+  const verdict = verdictOf(entry);
+  return [
+    element("span", { className: `mark ${verdict}` }, `${MARKS[verdict]} ${VERDICTS[verdict]}`),
+    element("span", {}, `step ${entry.step}`),
+    runDot(entry.run),
+    element("span", {}, `reward ${number(entry.reward)}`),
+    element("span", { className: "mean" }, meanText(index)),
+  ];
+}
+
+function meanText(index) {
+  const quantity = chosenQuantity();
+  const known = (recordOf(index).values[quantity?.name] ?? []).filter((value) => value !== null);
+  if (!known.length) return "";
+  return `mean ${quantity.title} ${number(known.reduce((a, b) => a + b, 0) / known.length)}`;
+}
+
+function missingNote(index) {
+  const quantity = chosenQuantity();
+  if (quantity && recordOf(index).values[quantity.name]) return [];
+  return [nothing(`${quantity?.title ?? "No number a token"} was not recorded for this response.`)];
+}
+
+function pager(index, indices) {
+  const place = indices.indexOf(index);
+  const step = (text, to) => element("button", { value: indices[to] ?? "", disabled: indices[to] === undefined, title: text }, text);
+  return element("span", { className: "pager" }, step("Previous", place - 1), step("Next", place + 1));
+}
+
+function promptDetail(group) {
+  const order = [...group].sort((a, b) => report.records[a].step - report.records[b].step || report.records[a].run - report.records[b].run);
+  return [promptCard(order[0]), element("div", { className: "card" }, ...order.map(stackedRow))];
+}
+
+function stackedRow(index) {
+  const row = element("div", { className: "stacked" }, element("div", { className: "stacked-head" }, ...facts(index)));
+  row.dataset.stacked = index;
+  whenSeen.observe(row);
+  return row;
+}
+
+// Responses further down are drawn when they come near the window.
+const whenSeen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    whenSeen.unobserve(target);
+    fillRow(target, TOKENS_OF_A_ROW);
+  }
+}, { rootMargin: "600px" });
+
+function fillRow(row, count) {
+  const index = Number(row.dataset.stacked);
+  const total = recordOf(index).tokens.length;
+  const more = total > count ? [element("button", { className: "more", value: index }, `Show all ${total} tokens`)] : [];
+  row.replaceChildren(row.firstChild, element("div", {}, ...missingNote(index), tokenView(index, count), ...more));
+}
+
+function fillFilters() {
+  const steps = [...new Set(report.records.map((entry) => entry.step))].sort((a, b) => a - b);
+  const verdicts = Object.entries(VERDICTS);
+  byId("filter-run").append(option("all", "all"), ...report.runs.map((run, index) => option(index, visible(run.label))));
+  byId("filter-step").append(option("all", "all"), ...steps.map((step) => option(step, step)));
+  byId("filter-verdict").append(...verdicts.map(([value, text]) => option(value, text)));
+  byId("quantity").append(...report.quantities.map((quantity) => option(quantity.name, quantity.title)));
+}
+
+function buildResponses() {
+  fillFilters();
+  listenToTokens();
+  byId("modes").addEventListener("click", (event) => choose({ mode: event.target.dataset.mode ?? view.mode }));
+  byId("list").addEventListener("click", (event) => {
+    const item = event.target.closest("button");
+    if (item) choose(view.mode === "response" ? { record: Number(item.value) } : { prompt: item.value });
+  });
+  byId("detail").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button?.className === "more") fillRow(button.closest(".stacked"), Infinity);
+    else if (button) choose({ record: Number(button.value) });
+  });
+  byId("filters").addEventListener("input", drawResponses);
+  byId("colour-bar").addEventListener("input", () => {
+    Object.assign(settings, { quantity: byId("quantity").value, range: byId("range").value, raised: byId("raised").checked });
+    drawResponses();
+  });
+}
+
+function choose(changes) {
+  Object.assign(view, changes);
+  drawResponses();
+  byId("list").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
+}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page knows: blocks of JSON that its scripts read, of runs, responses and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from verl_ext.report.colours import CATEGORICAL, DIVERGING, SEQUENTIAL
+from verl_ext.report.images import data_uri, thumbnail
+from verl_ext.report.metrics_file import Step, is_number, series
+from verl_ext.report.panels import panels, phase_seconds, points
+from verl_ext.report.quantities import quantities
+from verl_ext.report.record_files import Response
+from verl_ext.report.runs import Run
+
+Watch = Callable[[Sequence[Response]], Iterable[Response]]
+_EXCERPT = 120
+_MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: the id of its element, and its JSON in ASCII without any markup character."""
+
+    id: str
+    json: Markup
+
+
+def blocks(runs: Sequence[Run], watch: Watch = iter) -> Iterator[Block]:
+    """All blocks: `report`, `metrics-<run>`, `record-<index>` of every response, `image-<index>` of every picture.
+
+    Args:
+        runs: in the order of the report.
+        watch: passes the responses on while they are packed, for a progress bar.
+
+    Raises:
+        DataError: a picture of a response cannot be decoded.
+    """
+    owned = [(number, response) for number, run in enumerate(runs) for response in run.responses]
+    yield _block("report", _report(runs, owned))
+    yield from (_block(f"metrics-{number}", _metrics(run.steps)) for number, run in enumerate(runs))
+    pictures: dict[str, int] = {}
+    for index, response in enumerate(watch([response for _, response in owned])):
+        yield from _record_blocks(index, response, pictures)
+
+
+def _block(name: str, value: Any) -> Block:
+    # ASCII alone: what Unicode cannot encode, as half of a surrogate pair, stays an escape.
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_MARKUP)
+    return Block(name, Markup(text))
+
+
+def _report(runs: Sequence[Run], owned: Sequence[tuple[int, Response]]) -> dict[str, Any]:
+    responses = [response for _, response in owned]
+    names = {name for run in runs for _, data in run.steps for name, value in data.items() if is_number(value)}
+    texts = {text: index for index, text in enumerate(dict.fromkeys(response.prompt for response in responses))}
+    return {
+        "runs": [{"label": run.label, "notes": run.notes, "overview": _overview(run, names)} for run in runs],
+        "panels": [asdict(panel) for panel in panels(names)],
+        "costs": [_cost(run.steps) for run in runs],
+        "quantities": [asdict(quantity) for quantity in quantities(responses)],
+        "prompts": [{"text": text, "excerpt": _excerpt(text)} for text in texts],
+        "records": [_index_entry(run, response, texts[response.prompt]) for run, response in owned],
+        "colours": {"categorical": CATEGORICAL, "sequential": SEQUENTIAL, "diverging": DIVERGING},
+    }
+
+
+def _overview(run: Run, names: Iterable[str]) -> list[dict[str, Any]]:
+    """First and last value of each line of each plot, for the table on top."""
+    lines = [(panel, line) for panel in panels(names) for line in panel.lines]
+    found = ((panel, line, points(run.steps, line)) for panel, line in lines)
+    return [
+        {"panel": panel.key, "line": line.name, "first": values[0][1], "last": values[-1][1]}
+        for panel, line, values in found
+        if values
+    ]
+
+
+def _cost(steps: Sequence[Step]) -> dict[str, Any]:
+    timed, seconds = phase_seconds(steps)
+    return {"steps": timed, "seconds": {phase: _rounded(values) for phase, values in seconds.items()}}
+
+
+def _metrics(steps: Sequence[Step]) -> dict[str, Any]:
+    names = sorted({name for _, data in steps for name in data})
+    columns = {name: series(steps, name) for name in names}
+    return {
+        name: {"steps": [step for step, _ in values], "values": _rounded(value for _, value in values)}
+        for name, values in columns.items()
+        if values
+    }
+
+
+def _index_entry(run: int, response: Response, text: int) -> dict[str, Any]:
+    return {
+        "run": run,
+        "step": response.step,
+        "prompt": response.prompt_id,
+        "text": text,
+        "reward": _number(response.reward),
+        "accuracy": _number(response.accuracy),
+        "tokens": len(response.tokens),
+    }
+
+
+def _excerpt(prompt: str) -> str:
+    """What the user asks, as far as the words of a chat template show it, on one short line."""
+    question = re.sub(r"\s*assistant\s*$", "", prompt).rpartition("user\n")[2]
+    line = " ".join(question.split())
+    return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1] + "…"
+
+
+def _record_blocks(index: int, response: Response, pictures: dict[str, int]) -> Iterator[Block]:
+    shown = []
+    for number, content in enumerate(response.images):
+        # The same picture, of other responses or at other steps, is held once.
+        key = hashlib.sha256(content).hexdigest()
+        if key not in pictures:
+            pictures[key] = len(pictures)
+            where = f"step {response.step}, uid {response.uid}, image {number}"
+            yield _block(f"image-{pictures[key]}", data_uri(thumbnail(content, where)))
+        shown.append(pictures[key])
+    yield _block(
+        f"record-{index}",
+        {
+            "uid": response.uid,
+            "truth": response.ground_truth,
+            "images": shown,
+            "tokens": response.tokens,
+            "values": {name: _rounded(values) for name, values in response.values.items()},
+        },
+    )
+
+
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float | None) -> float | None:
+    """Five significant digits, which is more than can be seen; None for what JSON has no number for."""
+    return float(f"{value:.5g}") if is_number(value) else None
