@@ -202,6 +202,18 @@ def test_rows_that_the_model_could_not_read_are_refused(tmp_path):
         convert(made({"train": (tmp_path / "train.parquet",)}), tmp_path / "out", Options())
 
 
+def test_half_a_character_is_refused(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"question": "what \\ud800?", "answer": "1", "images": []}\n')
+    with pytest.raises(DataError, match="line 1: has half a character"):
+        convert(made({"train": (tmp_path / "train.jsonl",)}), tmp_path / "out", Options())
+
+
+def test_a_folder_that_cannot_be_written_is_named(source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file/out: cannot be written"):
+        convert(source, tmp_path / "file/out", Options())
+
+
 def test_a_template_may_not_lose_an_image(source, tmp_path):
     (tmp_path / "t.jinja").write_text("{{ content | replace('<image>', '') }}")
     with pytest.raises(DataError, match="row 0: the prompt marks 0 images with <image> but the row holds 1"):

@@ -70,6 +70,7 @@ def test_answers_become_text(files, answer, text):
         ({"question": None}, "problem or question is None"),
         ({"answer": ""}, "answer is ''"),
         ({"answer": True}, "answer is True"),
+        ({"answer": float("nan")}, "answer is nan"),
         ({"answer": ["a"]}, "answer is \\['a'\\]"),
         ({"question": "what <video>?"}, "has <video>"),
         ({"question": "<image><image>?"}, "marks 2 images with <image> but the row holds 1"),
@@ -77,6 +78,7 @@ def test_answers_become_text(files, answer, text):
         ({"image": {"bytes": None, "path": None}}, "without bytes or path"),
         ({"image": 3}, "without bytes or path"),
         ({"image": "[a.png"}, "begins like a JSON list"),
+        ({"image": "[" * 10**6}, "begins like a JSON list"),
         ({"image": "gone.png"}, "'gone.png' cannot be read: No such file"),
         ({"image": "deep"}, "'deep' cannot be read: Is a directory"),
         ({"image": "a\0.png"}, "cannot be read"),
@@ -89,7 +91,7 @@ def test_answers_become_text(files, answer, text):
         ({"choices": ["1", "2"], "answer": "3"}, "answer '3' is none of the choices, nor a letter from A to B"),
         ({"choices": ["1", "2"], "answer": "C"}, "nor a letter from A to B"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40].replace("\0", "NUL"),
 )
 def test_unusable_rows_are_refused_with_the_reason(files, changed, reason):
     with pytest.raises(DataError, match=reason):

@@ -57,6 +57,7 @@ def test_many_parquet_rows_are_named_by_position(tmp_path):
     [
         ("t.jsonl", '{"a": 1}\n\n{"a": \n', "line 3: is no JSON"),
         ("t.jsonl", "[1]\n", "line 1: holds a list"),
+        ("t.jsonl", "[" * 10**6, "line 1: is no JSON"),
         ("t.jsonl", b'{"a": "\xff"}\n', "cannot be read"),
         ("t.csv", "a,b\n1,2\n1\n", "line 3: has not as many cells"),
         ("t.csv", "a,b\n1,2,3\n", "line 2: has not as many cells"),
@@ -64,6 +65,7 @@ def test_many_parquet_rows_are_named_by_position(tmp_path):
         ("t.parquet", "PAR1 not really", "cannot be read"),
         ("t.txt", "", "a file in .parquet, .jsonl, .csv is needed"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_files_that_are_no_tables_are_named(tmp_path, name, text, reason):
     path = tmp_path / name

@@ -71,12 +71,15 @@ def convert(source: Source, output_dir: Path, options: Options) -> dict[str, Fil
         raise DataError("blind: no rows are held out whose images could be taken away; --val-size holds some out")
     prompt = load_prompt(options.template)
     conversion = _Conversion(source, RowMaker(source, prompt, options.max_pixels), output_dir, options, total)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        for part in parts:
-            conversion.write(part, files)
-    card = data_card(source=source, files=conversion.counts, prompt=prompt, options=options.as_table())
-    (output_dir / "README.md").write_text(card, encoding="utf-8")
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as files:
+            for part in parts:
+                conversion.write(part, files)
+        card = data_card(source=source, files=conversion.counts, prompt=prompt, options=options.as_table())
+        (output_dir / "README.md").write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{output_dir}: cannot be written: {error}") from error
     return conversion.counts
 
 

@@ -2,6 +2,7 @@
 """A question about images, read from a row of any of the layouts that such data sets come in."""
 
 import json
+import math
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -62,9 +63,15 @@ def _cell(values: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
 
 def _text(values: Mapping[str, Any], columns: tuple[str, ...]) -> str:
     cell = _cell(values, columns)
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float) or not str(cell).strip():
+    if not _is_text(cell) or not str(cell).strip():
         raise DataError(f"{' or '.join(columns)} is {cell!r}; text is needed")
     return str(cell).strip()
+
+
+def _is_text(cell: Any) -> bool:
+    # A number that is none is how a table says that nothing is there.
+    finite = not isinstance(cell, float) or math.isfinite(cell)
+    return isinstance(cell, str | int | float) and not isinstance(cell, bool) and finite
 
 
 def _source_id(values: Mapping[str, Any]) -> str:
@@ -82,7 +89,7 @@ def _list(cell: Any, column: str) -> list[Any]:
 def _json_list(cell: str, column: str) -> Any:
     try:
         return json.loads(cell)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{column} begins like a JSON list, but is none: {error}") from error
 
 

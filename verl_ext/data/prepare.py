@@ -31,6 +31,7 @@ class RowMaker:
             row, pictures = self._made(record, split, index)
         except DataError as error:
             raise DataError(f"{record.name}: {error}") from error
+        _check_encodable(row, record.name)
         check_row(row["prompt"], row["images"], [], name=record.name)
         return row, pictures
 
@@ -52,3 +53,11 @@ class RowMaker:
             },
         )
         return row, pictures
+
+
+def _check_encodable(row: Row, name: str) -> None:
+    texts = (row["prompt"][0]["content"], row["extra_info"]["answer"], row["extra_info"]["source_id"])
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name}: has half a character: {error}") from error

@@ -75,7 +75,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _json_object(line: str, name: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{name}: holds a {type(values).__name__}; an object is needed")
