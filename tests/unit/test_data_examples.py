@@ -37,7 +37,7 @@ def files(tmp_path):
         ({"images": None}, 0),
         ({"images": ""}, 0),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_layouts_of_images(files, cell, count):
     example = read_example({"question": "what?", "answer": "x", **cell}, files)
