@@ -10,6 +10,7 @@ from verl_ext.errors import ConfigurationError, DataError
 
 COMMANDS = {
     "data": "Prepare data sets in verl's parquet schema.",
+    "validate": "Compose and check what main_ppo would get, without a GPU.",
 }
 """Modules of `verl_ext.commands` by command, with their line of help."""
 

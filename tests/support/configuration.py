@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's real configuration, composed by Hydra as `python -m verl.trainer.main_ppo` would."""
 
-from hydra import compose, initialize_config_module
-
 from support.tiny import MODEL
+from verl_ext.integration.compose import compose
 
 SMALL = [
     "+platform=cpu",
@@ -21,5 +20,4 @@ SMALL = [
 
 def configuration(*overrides):
     """The composed configuration of a small CPU run with `overrides`."""
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=[*SMALL, *overrides])
+    return compose([*SMALL, *overrides])
