@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# PAPO-G | Qwen2.5-VL-3B | FSDP2 | 8 GPUs
+# Follows the released 3B script: no entropy term. Deviations in method.sh.
+set -xeuo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+MODEL_NAME=qwen2_5_vl_3b
+BACKEND=fsdp
+PERCEPTION=${PERCEPTION-papo_g}
+source "$here/method.sh"
+source "$here/../launch.sh"

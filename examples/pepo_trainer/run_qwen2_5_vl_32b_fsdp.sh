@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# PEPO-G | Qwen2.5-VL-32B | FSDP2 | 4 x 8 GPUs
+# Follows no release: the setting of 3B.
+set -xeuo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+MODEL_NAME=qwen2_5_vl_32b
+BACKEND=fsdp
+source "$here/method.sh"
+source "$here/../launch.sh"

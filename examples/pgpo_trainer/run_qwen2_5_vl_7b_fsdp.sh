@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# PGPO | Qwen2.5-VL-7B | FSDP2 | 8 GPUs
+# Follows the paper's 7B setting, second-hand; see method.sh for it and for deviations.
+set -xeuo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+MODEL_NAME=qwen2_5_vl_7b
+BACKEND=fsdp
+source "$here/method.sh"
+source "$here/../launch.sh"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# VPPO | Qwen2.5-VL-3B | FSDP2 | 8 GPUs
+# Follows no release: the setting of 7B.
+set -xeuo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+MODEL_NAME=qwen2_5_vl_3b
+BACKEND=fsdp
+source "$here/method.sh"
+source "$here/../launch.sh"
