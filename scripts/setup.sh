@@ -32,7 +32,7 @@ pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 # PyPI's torch for Linux is the CUDA build, which works here too but brings about 3 GB more. To get the CPU build, set
 # TORCH_INDEX_URL to the index that PyTorch's "Get Started" page gives for Compute Platform: CPU.
 "${pip[@]}" "torch==2.13.0" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
-"${pip[@]}" --editable ".[cpu,dev]"
+"${pip[@]}" --editable ".[cpu,dev,docs]"
 
 # Megatron-Core stands apart (17 MB): wherever verl finds it, it loads it with its engines. The tests that run verl's
 # Megatron engine put it on their path.

@@ -9,8 +9,10 @@ import click
 from verl_ext.errors import ConfigurationError, DataError
 
 COMMANDS = {
+    "doctor": "Say whether this installation, and a configuration, can train.",
+    "validate": "Compose and check a configuration as main_ppo would get it, without a GPU.",
     "data": "Prepare data sets in verl's parquet schema.",
-    "validate": "Compose and check what main_ppo would get, without a GPU.",
+    "report": "Make one offline page, and figures, of training runs.",
 }
 """Modules of `verl_ext.commands` by command, with their line of help."""
 
