@@ -44,7 +44,7 @@ def test_all_figures_of_two_runs(tmp_path):
         "token_heat_map",
     ]
     with Image.open(tmp_path / "accuracy.png") as image:
-        assert image.size == (1050, 720)
+        assert image.size == (1050, 750)
         assert image.info["dpi"] == pytest.approx((300, 300), abs=1)
         assert len(image.getcolors(2**20)) > 100
 

@@ -85,7 +85,7 @@ def page_of(tmp_path, *runs):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_arrive_as_they_were_and_never_as_markup(tmp_path, text):
-    row = plain_record(tokens=[text, "b"], prompt=text, ground_truth=text, uid=text, signals=[(text, [1.0, 2.0])])
+    row = plain_record(tokens=[text, "b"], prompt=text, ground_truth=text, signals=[(text, [1.0, 2.0])])
     run = run_of(tmp_path, row, label=text, **{text: 1.0})
     found = list(blocks([run]))
     assert all(not set(block.json) & set("<>&") and block.json.isascii() for block in found)
@@ -94,7 +94,7 @@ def test_texts_arrive_as_they_were_and_never_as_markup(tmp_path, text):
     assert data["report"]["prompts"][0]["text"] == text
     assert list(data["metrics-0"]) == [text]
     record = data["record-0"]
-    assert (record["tokens"], record["truth"], record["uid"]) == ([text, "b"], text, text)
+    assert (record["tokens"], record["truth"]) == ([text, "b"], text)
     assert record["values"][text] == [1.0, 2.0]
 
 
@@ -108,14 +108,23 @@ def test_numbers_without_a_value_are_null(tmp_path):
     values = [math.nan, math.inf, 1.23456789]
     run = run_of(tmp_path, plain_record(tokens=["a", "b", "c"], visual_dependency=values, reward=math.nan))
     data = data_of(run)
-    assert data["record-0"]["values"]["visual_dependency"] == [None, None, 1.2346]
+    assert data["record-0"]["values"]["visual_dependency"] == [None, None, 1.235]
     assert data["report"]["records"][0]["reward"] is None
 
 
 def test_the_index_says_what_the_list_needs(tmp_path):
     prompt = "system\nBe brief.\nuser\nWhat\n is it?\nassistant\n"
     data = data_of(run_of(tmp_path, plain_record(prompt=prompt, accuracy=None), plain_record(prompt=prompt)))
-    first = {"run": 0, "step": 1, "prompt": "prompt", "text": 0, "reward": 1.0, "accuracy": None, "tokens": 2}
+    first = {
+        "run": 0,
+        "step": 1,
+        "prompt": "prompt",
+        "text": 0,
+        "picture": None,
+        "reward": 1.0,
+        "accuracy": None,
+        "tokens": 2,
+    }
     assert data["report"]["records"] == [first, first | {"accuracy": 1.0}]
     assert data["report"]["prompts"] == [{"text": prompt, "excerpt": "What is it?"}]
 
@@ -124,6 +133,7 @@ def test_a_picture_is_held_once(tmp_path):
     same, other = picture(("red", "circle", 30), ("blue", "square", 30)), png(Image.new("RGB", (9, 9)))
     data = data_of(run_of(tmp_path, plain_record(images=[same]), plain_record(images=[other, same])))
     assert [data[f"record-{index}"]["images"] for index in (0, 1)] == [[0], [1, 0]]
+    assert [entry["picture"] for entry in data["report"]["records"]] == [0, 1]
     assert [name for name in data if name.startswith("image-")] == ["image-0", "image-1"]
 
 

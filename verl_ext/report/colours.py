@@ -10,6 +10,9 @@ from __future__ import annotations
 CATEGORICAL = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#666666")
 """Colours of runs and of phases; they repeat when there are more."""
 
+REST = "#b4bac4"
+"""Colour of the seconds that belong to no phase."""
+
 SEQUENTIAL = {
     "light": ("#ffffff", "#dbe9f8", "#a3c9ee", "#5a9bd9", "#2366b3", "#0f3670"),
     "dark": ("#171a21", "#1b3454", "#20568c", "#3182c8", "#74b5ea", "#d6ebfd"),

@@ -12,11 +12,12 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from verl_ext.report.colours import CATEGORICAL
+from verl_ext.report.colours import CATEGORICAL, REST
 from verl_ext.report.heat_map import heat_map
-from verl_ext.report.panels import Panel, panels, phase_seconds, points
+from verl_ext.report.panels import OTHER_PHASE, Panel, panels, phase_seconds, points
 from verl_ext.report.runs import Run
 
 _DOTS_PER_INCH = 300
@@ -63,34 +64,48 @@ def colour(index: int) -> str:
 
 
 def _curve(panel: Panel, runs: Sequence[Run]) -> Figure | None:
-    figure = Figure(figsize=(3.5, 2.4))
+    figure = Figure(figsize=(3.5, 2.5))
     axes = figure.add_subplot()
     for number, run in enumerate(runs):
         for line in panel.lines:
-            _draw_line(axes, points(run.steps, line), colour(number), line.dashed, _name(run, line.name, len(runs)))
+            _draw_line(axes, points(run.steps, line), colour(number), line.dashed)
     if not axes.lines:
         return None
     axes.set_title(panel.title, fontsize=8, loc="left")
     axes.set_xlabel("training step")
     axes.set_ylabel(panel.unit)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if any(not str(line.get_label()).startswith("_") for line in axes.lines):
-        axes.legend(fontsize=7)
+    _whole_steps(axes)
+    _draw_legends(figure, panel, runs)
     return figure
 
 
-def _draw_line(axes: Axes, values: Sequence[tuple[int, float]], shade: str, dashed: bool, name: str) -> None:
+def _draw_line(axes: Axes, values: Sequence[tuple[int, float]], shade: str, dashed: bool) -> None:
     if not values:
         return
     steps, numbers = zip(*values, strict=True)
-    style = "--" if dashed else "-"
+    style = _style(dashed)
     marker = "o" if len(steps) <= 15 else ""
-    axes.plot(steps, numbers, style, color=shade, marker=marker, markersize=2.5, label=name or "_")
+    axes.plot(steps, numbers, style, color=shade, marker=marker, markersize=2.5)
 
 
-def _name(run: Run, line: str, runs: int) -> str:
-    """What the legend says; nothing where there is only one line."""
-    return ", ".join(part for part in (run.label if runs > 1 else "", line) if part).replace("$", r"\$")
+def _style(dashed: bool) -> str:
+    return "--" if dashed else "-"
+
+
+def _draw_legends(figure: Figure, panel: Panel, runs: Sequence[Run]) -> None:
+    """Above the plot the runs' colours, below it the kinds of line; each where there are several."""
+    # matplotlib leaves out names that begin with an underscore, hence the space.
+    colours = [Line2D([], [], color=colour(index), label=f" {run.label}") for index, run in enumerate(runs)]
+    kinds = [Line2D([], [], color="#555555", linestyle=_style(line.dashed), label=line.name) for line in panel.lines]
+    for place, entries in (("upper", colours), ("lower", kinds)):
+        if len(entries) > 1:
+            legend = figure.legend(handles=entries, loc=f"outside {place} center", ncols=3, fontsize=7)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+
+
+def _whole_steps(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _cost(runs: Sequence[Run]) -> Figure | None:
@@ -102,7 +117,7 @@ def _cost(runs: Sequence[Run]) -> Figure | None:
     every_axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     for axes, run, (steps, seconds) in zip(every_axes, runs, costs, strict=True):
         _stack(axes, steps, seconds, phases)
-        axes.set_title(_name(run, "", 2), fontsize=8, loc="left")
+        axes.set_title(run.label, fontsize=8, loc="left", parse_math=False)
         axes.set_xlabel("training step")
     every_axes[0].set_ylabel("seconds a step")
     handles, names = every_axes[0].get_legend_handles_labels()
@@ -119,7 +134,8 @@ def _stack(axes: Axes, steps: Sequence[int], seconds: Mapping[str, Sequence[floa
     bottom = [0.0] * len(steps)
     for number, phase in enumerate(phases):
         heights = seconds.get(phase, [0.0] * len(steps))
-        axes.bar(steps, heights, width=1.0, bottom=bottom, color=colour(number), label=phase, linewidth=0)
+        shade = REST if phase == OTHER_PHASE else colour(number)
+        axes.bar(steps, heights, width=1.0, bottom=bottom, color=shade, label=phase, linewidth=0)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_steps(axes)
     axes.grid(visible=False, axis="x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from verl_ext.report.colours import SEQUENTIAL
 from verl_ext.report.images import thumbnail
@@ -21,12 +23,34 @@ from verl_ext.report.runs import Run
 from verl_ext.report.token_flow import Cell, flow
 
 QUANTITY = "visual_dependency"
-COLUMNS = 84
+COLUMNS = 96
 MOST_TOKENS = 400
+
+# Inches, but for the font's points; a character of DejaVu Sans Mono is 0.602 of its size wide.
 _FONT_SIZE = 6.5
-_ROW_HEIGHT = 0.155
-_IMAGE_SIDE = 1.3
-_WIDTH = 7.0
+_COLUMN = 0.602 * _FONT_SIZE / 72
+_ROW = 0.155
+_IMAGE = 1.3
+_MARGIN = 0.15
+_TITLE = 0.2
+_BAR = 0.5
+_WIDTH = _IMAGE + COLUMNS * _COLUMN + 3 * _MARGIN
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One response in the figure, its tokens laid out, its picture, and the height of it all in inches."""
+
+    run: Run
+    response: Response
+    cells: list[Cell]
+    picture: Image.Image | None
+
+    @property
+    def height(self) -> float:
+        rows = self.cells[-1].row + 1 if self.cells else 1
+        beside = _IMAGE * min(1.0, self.picture.height / self.picture.width) if self.picture else 0.0
+        return _TITLE + max(beside, _ROW * rows) + _MARGIN
 
 
 def heat_map(runs: Sequence[Run]) -> Figure | None:
@@ -34,19 +58,14 @@ def heat_map(runs: Sequence[Run]) -> Figure | None:
     picked = [(run, response) for run in runs if (response := pick(run.responses))]
     if not picked:
         return None
-    flows = [flow(response.tokens[:MOST_TOKENS], COLUMNS) for _, response in picked]
-    heights = [max(_IMAGE_SIDE, _ROW_HEIGHT * (cells[-1].row + 1 if cells else 1)) + 0.3 for cells in flows]
-    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.6))
-    grid = figure.add_gridspec(len(picked), 2, width_ratios=[_IMAGE_SIDE, _WIDTH - _IMAGE_SIDE], height_ratios=heights)
-    colours = _scale([response for _, response in picked])
-    for row, ((run, response), cells) in enumerate(zip(picked, flows, strict=True)):
-        _draw_image(figure.add_subplot(grid[row, 0]), response)
-        axes = figure.add_subplot(grid[row, 1])
-        axes.set_title(_title(run, response), fontsize=7, loc="left", parse_math=False)
-        axes.set_ylim(heights[row] / _ROW_HEIGHT, 0)
-        _draw_tokens(axes, cells, response.values[QUANTITY], colours)
-    bar = figure.colorbar(colours, ax=figure.axes, location="bottom", shrink=0.4, aspect=35, extend="max", pad=0.02)
-    bar.set_label("visual dependency, nats")
+    parts = [_part(run, response) for run, response in picked]
+    figure = Figure(figsize=(_WIDTH, sum(part.height for part in parts) + _BAR), layout="none")
+    colours = _scale([part.response for part in parts])
+    top = figure.get_figheight()
+    for part in parts:
+        _draw_part(figure, part, top, colours)
+        top -= part.height
+    _draw_bar(figure, colours)
     return figure
 
 
@@ -54,6 +73,12 @@ def pick(responses: Sequence[Response]) -> Response | None:
     """A response of the newest step at which the dependency was measured, a right one with an image if there is any."""
     measured = [response for response in responses if response.values.get(QUANTITY)]
     return max(measured, key=lambda r: (r.step, r.accuracy or 0.0, bool(r.images)), default=None)
+
+
+def _part(run: Run, response: Response) -> _Part:
+    where = f"step {response.step}, uid {response.uid}"
+    picture = thumbnail(response.images[0], where) if response.images else None
+    return _Part(run, response, flow(response.tokens[:MOST_TOKENS], COLUMNS), picture)
 
 
 def _scale(responses: Sequence[Response]) -> ScalarMappable:
@@ -64,40 +89,58 @@ def _scale(responses: Sequence[Response]) -> ScalarMappable:
     return ScalarMappable(PowerNorm(0.5, low, high, clip=True), stops)
 
 
-def _title(run: Run, response: Response) -> str:
-    left_out = len(response.tokens) - MOST_TOKENS
-    more = f", first {MOST_TOKENS} of {len(response.tokens)} tokens" if left_out > 0 else ""
-    return f"{run.label}, step {response.step}, reward {response.reward:.3g}{more}"
-
-
-def _draw_image(axes: Axes, response: Response) -> None:
-    axes.axis("off")
-    axes.set_anchor("N")
-    if response.images:
-        axes.imshow(np.asarray(thumbnail(response.images[0], f"step {response.step}, uid {response.uid}")))
-
-
-def _draw_tokens(axes: Axes, cells: Sequence[Cell], values: Sequence[float], colours: ScalarMappable) -> None:
-    """One unit of the horizontal axis is a column, one of the vertical axis a row."""
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes without anything drawn around them, at a place in inches."""
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = (top - height) / whole_height
+    axes = figure.add_axes((left / whole_width, bottom, width / whole_width, height / whole_height))
     axes.axis("off")
     axes.grid(visible=False)
+    return axes
+
+
+def _draw_part(figure: Figure, part: _Part, top: float, colours: ScalarMappable) -> None:
+    left = _MARGIN
+    if part.picture:
+        axes = _axes(figure, _MARGIN, top - _TITLE, _IMAGE, _IMAGE)
+        axes.set_anchor("NW")
+        axes.imshow(np.asarray(part.picture))
+        left += _IMAGE + _MARGIN
+    height = part.height - _TITLE - _MARGIN
+    axes = _axes(figure, left, top - _TITLE, COLUMNS * _COLUMN, height)
+    axes.set_title(_title(part), fontsize=7, loc="left", pad=4, parse_math=False)
     axes.set_xlim(0, COLUMNS)
-    for cell in cells:
-        shade = colours.to_rgba(values[cell.token] if math.isfinite(values[cell.token]) else 0.0)
-        axes.add_patch(Rectangle((cell.column, cell.row), cell.width, 0.92, facecolor=shade, linewidth=0))
-        axes.text(
-            cell.column,
-            cell.row + 0.46,
-            cell.text,
-            family="monospace",
-            size=_FONT_SIZE,
-            va="center",
-            color=_ink(shade),
-            parse_math=False,
-        )
+    axes.set_ylim(height / _ROW, 0)
+    for cell in part.cells:
+        _draw_cell(axes, cell, part.response.values[QUANTITY][cell.token], colours)
+
+
+def _title(part: _Part) -> str:
+    count = len(part.response.tokens)
+    more = f", first {MOST_TOKENS} of {count} tokens" if count > MOST_TOKENS else ""
+    return f"{part.run.label}, step {part.response.step}, reward {part.response.reward:.3g}{more}"
+
+
+def _draw_cell(axes: Axes, cell: Cell, value: float, colours: ScalarMappable) -> None:
+    """One unit of the horizontal axis is a column, one of the vertical axis a row."""
+    shade = colours.to_rgba(value) if math.isfinite(value) else (1.0, 1.0, 1.0, 1.0)
+    axes.add_patch(Rectangle((cell.column, cell.row), cell.width, 0.92, facecolor=shade, linewidth=0))
+    where = (cell.column, cell.row + 0.46, cell.text)
+    axes.text(*where, family="monospace", size=_FONT_SIZE, va="center", color=_ink(shade), parse_math=False)
 
 
 def _ink(shade: tuple[float, ...]) -> str:
     """Black or white, whichever is read more easily on the shade."""
     red, green, blue = shade[:3]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+def _draw_bar(figure: Figure, colours: ScalarMappable) -> None:
+    axes = _axes(figure, _WIDTH - 2.6 - _MARGIN, _BAR - 0.15, 2.6, 0.1)
+    axes.axis("on")
+    ticks = [float(colours.norm.inverse(place)) for place in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    bar = figure.colorbar(colours, cax=axes, orientation="horizontal", ticks=ticks, format="%.2g")
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.outline.set_linewidth(0.4)
+    axes.set_ylabel("visual dependency, nats", rotation=0, ha="right", va="center", fontsize=7, labelpad=6)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from verl_ext.report.colours import CATEGORICAL, DIVERGING, SEQUENTIAL
+from verl_ext.report.colours import CATEGORICAL, DIVERGING, REST, SEQUENTIAL
 from verl_ext.report.images import data_uri, thumbnail
 from verl_ext.report.metrics_file import Step, is_number, series
 from verl_ext.report.panels import panels, phase_seconds, points
@@ -46,9 +45,11 @@ def blocks(runs: Sequence[Run], watch: Watch = iter) -> Iterator[Block]:
     owned = [(number, response) for number, run in enumerate(runs) for response in run.responses]
     yield _block("report", _report(runs, owned))
     yield from (_block(f"metrics-{number}", _metrics(run.steps)) for number, run in enumerate(runs))
-    pictures: dict[str, int] = {}
-    for index, response in enumerate(watch([response for _, response in owned])):
-        yield from _record_blocks(index, response, pictures)
+    responses = [response for _, response in owned]
+    yield from _picture_blocks(responses)
+    pictures = _pictures(responses)
+    for index, response in enumerate(watch(responses)):
+        yield _block(f"record-{index}", _record(response, pictures))
 
 
 def _block(name: str, value: Any) -> Block:
@@ -60,6 +61,7 @@ def _block(name: str, value: Any) -> Block:
 def _report(runs: Sequence[Run], owned: Sequence[tuple[int, Response]]) -> dict[str, Any]:
     responses = [response for _, response in owned]
     names = {name for run in runs for _, data in run.steps for name, value in data.items() if is_number(value)}
+    pictures = _pictures(responses)
     texts = {text: index for index, text in enumerate(dict.fromkeys(response.prompt for response in responses))}
     return {
         "runs": [{"label": run.label, "notes": run.notes, "overview": _overview(run, names)} for run in runs],
@@ -67,8 +69,8 @@ def _report(runs: Sequence[Run], owned: Sequence[tuple[int, Response]]) -> dict[
         "costs": [_cost(run.steps) for run in runs],
         "quantities": [asdict(quantity) for quantity in quantities(responses)],
         "prompts": [{"text": text, "excerpt": _excerpt(text)} for text in texts],
-        "records": [_index_entry(run, response, texts[response.prompt]) for run, response in owned],
-        "colours": {"categorical": CATEGORICAL, "sequential": SEQUENTIAL, "diverging": DIVERGING},
+        "records": [_index_entry(run, response, texts[response.prompt], pictures) for run, response in owned],
+        "colours": {"categorical": CATEGORICAL, "rest": REST, "sequential": SEQUENTIAL, "diverging": DIVERGING},
     }
 
 
@@ -98,12 +100,13 @@ def _metrics(steps: Sequence[Step]) -> dict[str, Any]:
     }
 
 
-def _index_entry(run: int, response: Response, text: int) -> dict[str, Any]:
+def _index_entry(run: int, response: Response, text: int, pictures: dict[bytes, int]) -> dict[str, Any]:
     return {
         "run": run,
         "step": response.step,
         "prompt": response.prompt_id,
         "text": text,
+        "picture": pictures[response.images[0]] if response.images else None,
         "reward": _number(response.reward),
         "accuracy": _number(response.accuracy),
         "tokens": len(response.tokens),
@@ -117,26 +120,29 @@ def _excerpt(prompt: str) -> str:
     return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1] + "…"
 
 
-def _record_blocks(index: int, response: Response, pictures: dict[str, int]) -> Iterator[Block]:
-    shown = []
-    for number, content in enumerate(response.images):
-        # The same picture, of other responses or at other steps, is held once.
-        key = hashlib.sha256(content).hexdigest()
-        if key not in pictures:
-            pictures[key] = len(pictures)
-            where = f"step {response.step}, uid {response.uid}, image {number}"
-            yield _block(f"image-{pictures[key]}", data_uri(thumbnail(content, where)))
-        shown.append(pictures[key])
-    yield _block(
-        f"record-{index}",
-        {
-            "uid": response.uid,
-            "truth": response.ground_truth,
-            "images": shown,
-            "tokens": response.tokens,
-            "values": {name: _rounded(values) for name, values in response.values.items()},
-        },
-    )
+def _pictures(responses: Iterable[Response]) -> dict[bytes, int]:
+    """A number for each different picture: the same one, of other responses or at other steps, is held once."""
+    found = dict.fromkeys(content for response in responses for content in response.images)
+    return {content: number for number, content in enumerate(found)}
+
+
+def _picture_blocks(responses: Sequence[Response]) -> Iterator[Block]:
+    written: set[bytes] = set()
+    for response in responses:
+        for number, content in enumerate(response.images):
+            if content not in written:
+                where = f"step {response.step}, uid {response.uid}, image {number}"
+                yield _block(f"image-{len(written)}", data_uri(thumbnail(content, where)))
+                written.add(content)
+
+
+def _record(response: Response, pictures: dict[bytes, int]) -> dict[str, Any]:
+    return {
+        "truth": response.ground_truth,
+        "images": [pictures[content] for content in response.images],
+        "tokens": response.tokens,
+        "values": {name: _rounded(values) for name, values in response.values.items()},
+    }
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
@@ -144,5 +150,5 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
 
 
 def _number(value: float | None) -> float | None:
-    """Five significant digits, which is more than can be seen; None for what JSON has no number for."""
-    return float(f"{value:.5g}") if is_number(value) else None
+    """Four significant digits, which is more than can be seen; None for what JSON has no number for."""
+    return float(f"{value:.4g}") if is_number(value) else None

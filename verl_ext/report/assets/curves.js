@@ -3,7 +3,9 @@
 
 const plots = { hidden: new Set(), smoothing: 0 };
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-const MOST_BARS = 150;
+const MOST_BARS = 60;
+// Lines of so few points, as of validation, have markers and are not smoothed.
+const FEW = 30;
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 // Plotly reads a few tags and entities in its texts.
@@ -37,22 +39,28 @@ function smoothed(values, factor) {
 function lineTraces(run, line) {
   const points = pointsOf(run, line);
   if (!points) return [];
+  const few = points.steps.length <= FEW;
+  const factor = few ? 0 : plots.smoothing;
   const trace = {
     x: points.steps,
-    y: smoothed(points.values, plots.smoothing),
+    y: smoothed(points.values, factor),
     name: plain([severalRuns ? report.runs[run].label : "", line.name].filter(Boolean).join(", ") || "value"),
-    mode: points.steps.length <= 30 ? "lines+markers" : "lines",
+    mode: few ? "lines+markers" : "lines",
     line: { color: runColour(run), width: 2, dash: line.dashed ? "dash" : "solid" },
     marker: { size: 5 },
     hovertemplate: "%{y:.4~g}",
   };
-  if (plots.smoothing === 0) return [trace];
+  if (factor === 0) return [trace];
   return [{ ...trace, y: points.values, mode: "lines", opacity: 0.25, hoverinfo: "skip", hovertemplate: null }, trace];
 }
 
 function axis(title) {
   const line = css("--line");
   return { title: { text: plain(title), standoff: 8 }, gridcolor: line, linecolor: line, zeroline: false, automargin: true };
+}
+
+function stepAxis() {
+  return { ...axis("training step"), unifiedhovertitle: { text: "step %{x}" } };
 }
 
 function layout(unit, height = 250) {
@@ -66,7 +74,7 @@ function layout(unit, height = 250) {
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") }, namelength: -1 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--accent") },
     showlegend: false,
-    xaxis: axis("training step"),
+    xaxis: stepAxis(),
     yaxis: axis(unit),
   };
 }
@@ -82,7 +90,7 @@ function costTraces(run, column) {
   const kind = steps.length > MOST_BARS ? { type: "scatter", mode: "none", stackgroup: `run ${run}` } : { type: "bar" };
   return costPhases().flatMap((phase, index) => {
     if (!seconds[phase]) return [];
-    const colour = runColour(index);
+    const colour = phase === "other" ? report.colours.rest : runColour(index);
     const look = { name: phase, legendgroup: phase, showlegend: column === 0, fillcolor: colour, marker: { color: colour } };
     return [{ x: steps, y: seconds[phase], hovertemplate: "%{y:.3~g} s", ...kind, ...look, ...axes }];
   });
@@ -94,12 +102,12 @@ function costPhases() {
 
 function drawCost(node) {
   const runs = shownRuns().filter((run) => report.costs[run].steps.length);
-  const look = { ...layout("seconds a step", 300), barmode: "stack", bargap: 0.08, showlegend: true, legend: { traceorder: "reversed" } };
+  const look = { ...layout("seconds a step", 300), barmode: "stack", bargap: 0.1, showlegend: true, legend: { traceorder: "reversed" } };
   look.margin.t = 26;
   look.annotations = runs.map((run, column) => costTitle(run, (column + 0.5) / runs.length));
   runs.forEach((run, column) => {
     const domain = [(column + 0.04 * (column > 0)) / runs.length, (column + 0.96) / runs.length];
-    look[column ? `xaxis${column + 1}` : "xaxis"] = { ...axis("training step"), domain };
+    look[column ? `xaxis${column + 1}` : "xaxis"] = { ...stepAxis(), domain };
   });
   Plotly.react(node, runs.flatMap(costTraces), look, CONFIG);
 }
@@ -142,5 +150,5 @@ function overviewRow(panel, line) {
 function overviewCell(found) {
   if (!found) return element("td", {}, "–");
   const difference = element("span", { className: "change" }, change(found.first, found.last));
-  return element("td", {}, `${number(found.first)} → ${number(found.last)} `, difference);
+  return element("td", {}, `${short(found.first)} → ${short(found.last)} `, difference);
 }

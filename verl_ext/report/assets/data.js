@@ -33,8 +33,14 @@ function number(value) {
   return String(Number(size >= 1000 ? value.toFixed(0) : value.toPrecision(4)));
 }
 
+// About three digits, of which none is left out, so that a column reads easily; as many as a number of that size has.
+function short(value, size = Math.abs(value)) {
+  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1);
+  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 3);
+}
+
 function change(from, to) {
-  return `${to >= from ? "+" : "−"}${number(Math.abs(to - from))}`;
+  return `${to >= from ? "+" : "−"}${short(Math.abs(to - from), Math.max(Math.abs(from), Math.abs(to)))}`;
 }
 
 // Zero-width joiners (U+200C, U+200D) belong to words and emoji; everything else that cannot be seen is spelt out, so
@@ -43,8 +49,7 @@ const UNSEEN = /(?![\n\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 function visible(text) {
   return text.replace(UNSEEN, (character) => {
-    const code = character.codePointAt(0);
-    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-    return `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+    const code = character.codePointAt(0).toString(16).toUpperCase();
+    return `⟨U+${code.padStart(4, "0")}⟩`;
   });
 }

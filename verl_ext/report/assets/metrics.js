@@ -17,7 +17,8 @@ function buildMetrics() {
 
 function metricRow(name, index) {
   const cells = report.runs.map((_, run) => element("td", {}, number(metricsOf(run)[name]?.values.at(-1))));
-  const button = element("button", { value: index }, visible(name));
+  const parts = visible(name).split(/(?<=\/)/).flatMap((part) => [part, element("wbr")]);
+  const button = element("button", { value: index }, ...parts);
   return element("tr", {}, element("th", { scope: "row" }, button), ...cells);
 }
 

@@ -36,6 +36,7 @@ function setTheme(name) {
 }
 
 function buildChips() {
+  byId("run-chips").hidden = !severalRuns;
   byId("run-chips").append(...report.runs.map((run, index) => {
     const chip = element("button", { value: index }, visible(run.label));
     chip.setAttribute("aria-pressed", true);

@@ -35,8 +35,11 @@ function recurringPrompts(indices) {
   return new Map([...byPrompt].filter(([, group]) => steps(group) > 1));
 }
 
-function listItem(value, current, ...lines) {
-  const item = element("button", { value }, ...lines);
+function listItem(value, current, entry, head, facts) {
+  const lines = [element("span", { className: "item-head" }, ...head), element("span", { className: "item-facts" }, facts)];
+  const excerpt = element("span", { className: "excerpt" }, visible(report.prompts[entry.text].excerpt));
+  const picture = entry.picture === null ? [] : [element("img", { src: block(`image-${entry.picture}`), alt: "", loading: "lazy" })];
+  const item = element("button", { value }, element("span", { className: "item-words" }, ...lines, excerpt), ...picture);
   item.setAttribute("aria-current", current);
   return item;
 }
@@ -45,17 +48,14 @@ function responseItem(index) {
   const entry = report.records[index];
   const verdict = verdictOf(entry);
   const mark = element("span", { className: `mark ${verdict}`, title: VERDICTS[verdict] }, MARKS[verdict]);
-  const head = element("span", { className: "item-head" }, mark, `step ${entry.step}`, runDot(entry.run));
-  const facts = element("span", { className: "item-facts" }, `reward ${number(entry.reward)} · ${entry.tokens} tokens`);
-  return listItem(index, index === view.record, head, facts, element("span", { className: "excerpt" }, visible(report.prompts[entry.text].excerpt)));
+  const head = [mark, `step ${entry.step}`, runDot(entry.run)];
+  return listItem(index, index === view.record, entry, head, `reward ${number(entry.reward)} · ${entry.tokens} tokens`);
 }
 
 function promptItem([prompt, group]) {
   const steps = [...new Set(group.map((index) => report.records[index].step))].sort((a, b) => a - b);
-  const head = element("span", { className: "item-head" }, `${steps.length} steps, ${steps[0]} to ${steps.at(-1)}`);
-  const facts = element("span", { className: "item-facts" }, `${group.length} responses`);
-  const excerpt = element("span", { className: "excerpt" }, visible(report.prompts[report.records[group[0]].text].excerpt));
-  return listItem(prompt, prompt === view.prompt, head, facts, excerpt);
+  const head = [`${steps.length} steps, ${steps[0]} to ${steps.at(-1)}`];
+  return listItem(prompt, prompt === view.prompt, report.records[group[0]], head, `${group.length} responses`);
 }
 
 function runDot(run) {
@@ -66,6 +66,7 @@ function runDot(run) {
 }
 
 function drawResponses() {
+  if (!report.records.length) return drawDetail([nothing("These runs recorded no responses; perception.record_every=50 records some every 50 steps.")]);
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === view.mode);
   byId("filter-step").disabled = view.mode === "prompt";
   const indices = filtered();
@@ -102,7 +103,8 @@ function promptCard(index) {
   const pictures = record.images.map((image, place) => element("img", { src: block(`image-${image}`), alt: `picture ${place + 1} of the prompt` }));
   const truth = record.truth === null ? [] : [element("p", { className: "truth" }, element("b", {}, "expected answer "), visible(record.truth))];
   const text = element("div", { className: "prompt-text" }, visible(report.prompts[report.records[index].text].text.trim()));
-  return element("div", { className: "card prompt" }, element("div", { className: "pictures" }, ...pictures), element("div", { className: "prompt-words" }, text, ...truth));
+  const shown = pictures.length ? [element("div", { className: "pictures" }, ...pictures)] : [];
+  return element("div", { className: "card prompt" }, ...shown, element("div", { className: "prompt-words" }, text, ...truth));
 }
 
 function responseDetail(index, indices) {
@@ -119,7 +121,7 @@ function facts(index) {
     element("span", {}, `step ${entry.step}`),
     runDot(entry.run),
     element("span", {}, `reward ${number(entry.reward)}`),
-    element("span", { className: "mean" }, meanText(index)),
+    element("span", { title: `mean over the tokens: ${chosenQuantity()?.title ?? ""}` }, meanText(index)),
   ];
 }
 
@@ -127,7 +129,7 @@ function meanText(index) {
   const quantity = chosenQuantity();
   const known = (recordOf(index).values[quantity?.name] ?? []).filter((value) => value !== null);
   if (!known.length) return "";
-  return `mean ${quantity.title} ${number(known.reduce((a, b) => a + b, 0) / known.length)}`;
+  return `mean ${short(known.reduce((a, b) => a + b, 0) / known.length)}`;
 }
 
 function missingNote(index) {
