@@ -73,7 +73,15 @@ def test_the_table_names_our_files():
 
 def test_only_integration_and_platforms_import_verl():
     importers = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if imports_of_verl(path)}
-    assert importers == {"integration", "platforms"}
+    assert importers - {"commands"} == {"integration", "platforms"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda path: path.stem)
+def test_commands_import_verl_only_where_they_need_it(path):
+    whole = ast.parse(path.read_text()).body
+    imported = [alias.name for node in whole if isinstance(node, ast.Import) for alias in node.names]
+    imported += [node.module for node in whole if isinstance(node, ast.ImportFrom)]
+    assert not {name.split(".")[0] for name in imported} & {"verl", "ray", "vllm", "torch", "transformers"}
 
 
 def test_packed_attention_takes_what_verls_takes():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this package relies on in verl: a table with one entry a symbol, and what holds it against the installed verl."""
+"""What this package relies on in verl: a table with one entry a symbol, and its comparison with the installed verl."""
 
 from __future__ import annotations
 
@@ -304,7 +304,9 @@ SYMBOLS = [
         called=words("processor text= images= mm_processor_kwargs="),
     ),
     Symbol("verl.trainer.ppo.reward:get_custom_reward_fn", "integration/doctor/reward.py", called=("config",)),
-    Symbol("verl.trainer.ppo.reward:get_default_compute_score", "integration/doctor/reward.py", called=("reward_name",)),
+    Symbol(
+        "verl.trainer.ppo.reward:get_default_compute_score", "integration/doctor/reward.py", called=("reward_name",)
+    ),
     # CPU platform
     Symbol("verl.plugin.platform:PlatformBase", "platforms/cpu/platform.py"),
     Symbol("verl.plugin.platform:PlatformRegistry.register", "platforms/cpu/platform.py", called=("platform=",)),

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a fresh process that imports verl get this package's plug-in, and its trainers?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from verl_ext.integration.doctor.checks import Check, failure, ok
+from verl_ext.integration.doctor.plugin_probe import PLUGIN
+from verl_ext.integration.doctor.subject import Subject
+
+GROUP = "verl.plugins"
+POLICY = "VERL_USE_EXTERNAL_PLUGINS"
+SECONDS = 300
+INSTALL = "pip install verl-ext into the environment that runs main_ppo"
+
+
+class Probe:
+    """A process that does what `plugin_probe` says, from now on."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "verl_ext.integration.doctor.plugin_probe"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self) -> dict[str, Any]:
+        """What it found; see there.
+
+        Raises:
+            RuntimeError: it printed nothing; with the last line of its errors.
+        """
+        output, errors = self._process.communicate(timeout=SECONDS)
+        if self._process.returncode != 0:
+            raise RuntimeError((errors.strip().splitlines() or [f"exit status {self._process.returncode}"])[-1])
+        return json.loads(output.splitlines()[-1])
+
+
+def plugin_checks(subject: Subject) -> Iterator[Check]:
+    """The entry point, and what importing verl made of it."""
+    announced = [entry.name for entry in entry_points(group=GROUP) if entry.value == PLUGIN]
+    if not announced:
+        yield failure("entry point", f"no installed package announces {PLUGIN} in the group {GROUP}", INSTALL)
+    assert subject.probe is not None
+    yield _loaded(subject.probe.result(), announced)
+
+
+def _loaded(found: dict[str, Any], announced: list[str]) -> Check:
+    from verl_ext.integration.validation import TRAINER_MODES
+
+    missing = sorted(set(TRAINER_MODES) - set(found["trainers"]))
+    if found["verl"]:
+        return failure("plug-in", f"`import verl` fails: {found['verl']}", "repair what it names")
+    if found["errors"]:
+        return failure("plug-in", f"verl hides that it failed: {'; '.join(found['errors'])}", "repair what it names")
+    if not found["loaded"]:
+        return failure("plug-in", "`import verl` did not load it", _why_not(announced))
+    if found["verls_trainers"]:
+        return failure("plug-in", f"verl's trainers fail: {found['verls_trainers']}", "repair it")
+    if missing:
+        return failure("plug-in", f"verl does not know the trainers {', '.join(missing)}", INSTALL)
+    return ok("plug-in", f"`import verl` loads it; trainers {', '.join(TRAINER_MODES)}")
+
+
+def _why_not(announced: list[str]) -> str:
+    policy = os.environ.get(POLICY, "auto")
+    if announced and policy.strip().lower() != "auto":
+        return f"{POLICY}={policy} keeps it out; unset it, or write {POLICY}={announced[0]}"
+    return INSTALL
