@@ -84,6 +84,20 @@ SYMBOLS = [
         source=("batch.extra_info", "self.actor_rollout_wg.update_actor"),
     ),
     Symbol(
+        f"{TRAINER}._compute_metrics",
+        MIXIN,
+        overridden=words("self batch metrics timing_raw global_steps epoch"),
+        source=("compute_data_metrics(",),
+    ),
+    Symbol(f"{TRAINER}._init_tokenizer", MIXIN, source=("self.tokenizer =", "self.processor =")),
+    # What the agent loop leaves in TransferQueue: every column of the data set, and the reward function's result.
+    Symbol(
+        "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess",
+        "integration/recorder.py",
+        source=("field.update(kwargs)", "multi_modal_inputs", '"reward_extra_info"'),
+    ),
+    Symbol(f"{DATASET}.__getitem__", "integration/recorder.py", source=('row_dict["index"] = index',)),
+    Symbol(
         f"{TRAINER}._step_once",
         MIXIN,
         source=(
