@@ -49,10 +49,7 @@ if [ -n "$MIN_PIXELS" ]; then
     DATA+=(+data.mm_processor_kwargs.min_pixels="$MIN_PIXELS" +data.mm_processor_kwargs.max_pixels="$MAX_PIXELS")
 fi
 
-MODEL=(
-    actor_rollout_ref.model.path="$MODEL_PATH"
-    actor_rollout_ref.model.enable_gradient_checkpointing=True
-)
+MODEL=(actor_rollout_ref.model.path="$MODEL_PATH")
 
 ACTOR=(
     actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH"

@@ -6,7 +6,10 @@ STRATEGY=${STRATEGY:-fsdp2}
 SP=${SP:-1}
 
 use_backend() {
-    MODEL+=(actor_rollout_ref.model.use_remove_padding=True)
+    MODEL+=(
+        actor_rollout_ref.model.use_remove_padding=True
+        actor_rollout_ref.model.enable_gradient_checkpointing=True
+    )
     ACTOR+=(
         actor_rollout_ref.actor.strategy="$STRATEGY"
         actor_rollout_ref.actor.optim.lr_scheduler_type="$LR_SCHEDULE"

@@ -16,6 +16,9 @@ use_backend() {
         actor_rollout_ref.actor.megatron.tensor_model_parallel_size="$TP"
         actor_rollout_ref.actor.megatron.pipeline_model_parallel_size="$PP"
         actor_rollout_ref.actor.megatron.context_parallel_size="$CP"
+        actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=full
+        actor_rollout_ref.actor.megatron.override_transformer_config.recompute_method=uniform
+        actor_rollout_ref.actor.megatron.override_transformer_config.recompute_num_layers=1
     )
     REF+=(
         actor_rollout_ref.ref.megatron.tensor_model_parallel_size="$TP"

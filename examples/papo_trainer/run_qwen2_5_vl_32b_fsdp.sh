@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # PAPO-G | Qwen2.5-VL-32B | FSDP2 | 4 x 8 GPUs
-# Follows no release: the setting of 7B. The authors saw larger models collapse sooner; see docs/algo/papo.md.
+# Follows no release: the setting of 7B. The authors saw larger models collapse sooner.
 set -xeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 MODEL_NAME=qwen2_5_vl_32b

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # VGPO | Qwen2.5-VL-32B | Megatron | 4 x 8 GPUs
-# Follows the paper, which reuses the setting of 7B; only that script is released. Deviations in method.sh.
+# Follows the paper, second-hand: the setting of 7B, whose script alone is released. Deviations in method.sh.
 # Deviation: padded sequences on Megatron.
 set -xeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # VGPO | Qwen2.5-VL-3B | FSDP2 | 8 GPUs
-# Follows the paper, which reuses the setting of 7B; only that script is released. Deviations in method.sh.
+# Follows the paper, second-hand: the setting of 7B, whose script alone is released. Deviations in method.sh.
 set -xeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 MODEL_NAME=qwen2_5_vl_3b

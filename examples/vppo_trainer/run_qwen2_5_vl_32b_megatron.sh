@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # VPPO | Qwen2.5-VL-32B | Megatron | 4 x 8 GPUs
-# Follows the paper's 32B model as far as it is known: 32 GPUs and the setting of 7B.
+# Follows the paper's 32B model as far as it is known: 32 GPUs (official README), and here the setting of 7B.
 # Deviation: padded sequences on Megatron.
 set -xeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -3,6 +3,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -202,6 +203,15 @@ def test_headers_say_what_is_followed(script):
     assert header[1].lower().startswith(f"# {method_of(script)}")
     assert header[2].startswith("# Follows ")
     assert os.access(script, os.X_OK)
+
+
+def test_the_readme_lists_the_variables():
+    lines = [line for path in (ROOT / "examples").rglob("*.sh") for line in path.read_text().splitlines()]
+    code = "\n".join(line for line in lines if not line.startswith("#"))
+    readable = set(re.findall(r"\$\{([A-Z][A-Z_]*):?-", code))
+    rows = [line for line in (ROOT / "examples/README.md").read_text().splitlines() if line.startswith("| `")]
+    told = {variable for row in rows for variable in re.findall(r"`([A-Z][A-Z_]*)`", row.split(" | ")[0])}
+    assert told == readable
 
 
 SEVEN_B = ROOT / "examples/pgpo_trainer/run_qwen2_5_vl_7b_fsdp.sh"
