@@ -17,6 +17,7 @@ from support.configuration import configuration
 
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.integration.advantage import combined, method_weights
+from verl_ext.integration.broken import BROKEN_LOSSES
 from verl_ext.integration.collapse import PREFIX, SIGNS
 from verl_ext.integration.config import parse
 from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
@@ -281,7 +282,7 @@ def metrics():
         (ROOT / f"verl_ext/integration/{name}.py").read_text() for name in ("trainer_mixin", "signal_passes")
     )
     collapse = {f"{PREFIX}/{name}" for name in (*SIGNS, "signs")}
-    return names | collapse | set(re.findall(r'"(perception/\w+)"', source))
+    return names | collapse | {f"actor/{BROKEN_LOSSES}"} | set(re.findall(r'"(perception/\w+)"', source))
 
 
 def expanded(text):
