@@ -86,8 +86,8 @@ def test_options_that_do_not_fit_are_named(options, message):
 
 @pytest.mark.parametrize("truth", [None, "", " $ $ ", "\\boxed{}", ["2"], {}])
 def test_a_ground_truth_that_is_none_is_named(truth):
-    with pytest.raises(DataError, match="geometry3k: ground_truth"):
-        score(r"\boxed{2}", truth)
+    with pytest.raises(DataError, match=r"geometry3k, row 7: ground_truth .* is no answer"):
+        compute_score("geometry3k", r"\boxed{2}", truth, {"index": 7})
 
 
 def configuration(**reward):

@@ -127,7 +127,7 @@ def same_formula(answer: str, truth: str, options: Options) -> bool | None:
     Two numbers are also the same within the tolerances of `options`. None stands for no verdict: more processor time
     than ``options.seconds``, or the worker died. Raises ``RuntimeError`` when no worker can be started.
     """
-    request = {
+    request: dict[str, str | float] = {
         "truth": truth,
         "answer": answer,
         "relative": options.relative_tolerance,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soft penalty of overlong responses of DAPO (arXiv 2503.14476, equation 13)."""
+"""The soft penalty of overlong responses of DAPO (arXiv 2503.14476, section 3.4)."""
 
 
 def overlong(length: int, limit: int, buffer: int) -> float:

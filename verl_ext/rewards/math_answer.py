@@ -26,7 +26,7 @@ def compute_score(
     r"""Score one response, in bounded time and without exception whatever its text.
 
     Args:
-        data_source: named in errors only; one rule serves all data sets.
+        data_source: named in errors only, as is ``extra_info.index``; one rule serves all data sets.
         solution_str: the response. Its answer is the content of the last balanced ``\boxed{...}``.
         ground_truth: the right answer, a string or number, with or without a box or dollar signs around it.
         extra_info: ``answer_type``, where there is one, says how to read the ground truth.
@@ -44,15 +44,16 @@ def compute_score(
         DataError: the ground truth is empty or no string or number.
     """
     chosen = Options.from_keywords(options)
-    truth = _usable(data_source, ground_truth)
-    verdict = _verdict(last_boxed(solution_str), truth, (extra_info or {}).get("answer_type"), chosen)
+    row = extra_info or {}
+    truth = _usable(ground_truth, f"{data_source}, row {row.get('index', 'without index')}")
+    verdict = _verdict(last_boxed(solution_str), truth, row.get("answer_type"), chosen)
     return _mixed(float(verdict is True), float(verdict is None), solution_str, chosen)
 
 
-def _usable(data_source: str, ground_truth: object) -> str:
+def _usable(ground_truth: object, row: str) -> str:
     truth = _unboxed(str(ground_truth)) if isinstance(ground_truth, str | int | float) else ""
     if not truth:
-        raise DataError(f"{data_source}: ground_truth {ground_truth!r} is no answer; write a string or number that is")
+        raise DataError(f"{row}: ground_truth {ground_truth!r} is no answer; write a string or number that is one")
     return truth
 
 
