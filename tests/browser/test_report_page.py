@@ -130,6 +130,7 @@ def test_curves_have_a_line_of_every_run(visit, two_runs):
         "Entropy of the policy",
         "Surprise at the response without the image",
         "Response length",
+        "Signs of a collapse",
         "Seconds of a step, by phase",
     ]
     assert charts.nth(0).locator(".scatterlayer .trace").count() == 2

@@ -158,6 +158,7 @@ def step_metrics(step, progress, gain, rng):
         "perception/token_weight/max": near(2.6 + 0.4 * progress, 0.1),
         "perception/token_weight/effective_fraction": near(0.82 - 0.15 * progress, 0.01),
         "perception/pgpo/weight_mean": 1.0,
+        "perception/collapse/signs": 0,
         "perception/rollout_actor_log_prob_corr": near(0.9995, 0.0001),
         "perf/throughput": near(410, 12),
         "perf/max_memory_allocated_gb": 31.4,

@@ -40,6 +40,7 @@ def test_all_figures_of_two_runs(tmp_path):
         "entropy",
         "ablated_nll",
         "response_length",
+        "collapse_signs",
         "cost_by_phase",
         "token_heat_map",
     ]
@@ -62,12 +63,15 @@ def test_runs_of_which_only_one_has_a_metric(tmp_path):
 
 def test_hostile_tokens_are_drawn_without_a_warning(tmp_path):
     write_metrics(tmp_path / "m.jsonl", [(1, {"a": 1.0})])
-    tokens = ["$\\frac{", "\x00", "\u202e", "漢字", "</script>", "\n\n", "", "x" * 300, "\U0001f680"] * 60
-    write_records(tmp_path, 1, [plain_record(tokens=tokens, visual_dependency=[float("nan")] + [0.5] * 539)])
+    tokens = ["$\\frac{", "\x00", "\u202e", "漢字", "</script>", "\n\n", "", "x" * 300, "\U0001f680"] * 3 + [
+        ""
+    ] * MOST_TOKENS
+    write_records(
+        tmp_path, 1, [plain_record(tokens=tokens, visual_dependency=[float("nan")] + [0.5] * (len(tokens) - 1))]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert written([load(tmp_path)], tmp_path) == ["token_heat_map"]
-    assert len(tokens) > MOST_TOKENS
 
 
 def test_the_heat_map_shows_a_right_answer_of_the_newest_step(tmp_path):

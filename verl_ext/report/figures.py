@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ from verl_ext.report.panels import OTHER_PHASE, Panel, panels, phase_seconds, po
 from verl_ext.report.runs import Run
 
 _DOTS_PER_INCH = 300
-_STYLE: Mapping[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -88,7 +88,7 @@ def _draw_line(axes: Axes, values: Sequence[tuple[int, float]], shade: str, dash
     axes.plot(steps, numbers, style, color=shade, marker=marker, markersize=2.5)
 
 
-def _style(dashed: bool) -> str:
+def _style(dashed: bool) -> Literal["-", "--"]:
     return "--" if dashed else "-"
 
 
@@ -97,11 +97,12 @@ def _draw_legends(figure: Figure, panel: Panel, runs: Sequence[Run]) -> None:
     # matplotlib leaves out names that begin with an underscore, hence the space.
     colours = [Line2D([], [], color=colour(index), label=f" {run.label}") for index, run in enumerate(runs)]
     kinds = [Line2D([], [], color="#555555", linestyle=_style(line.dashed), label=line.name) for line in panel.lines]
-    for place, entries in (("upper", colours), ("lower", kinds)):
-        if len(entries) > 1:
-            legend = figure.legend(handles=entries, loc=f"outside {place} center", ncols=3, fontsize=7)
-            for text in legend.get_texts():
-                text.set_parse_math(False)
+    if len(colours) > 1:
+        legend = figure.legend(handles=colours, loc="outside upper center", ncols=3, fontsize=7)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    if len(kinds) > 1:
+        figure.legend(handles=kinds, loc="outside lower center", ncols=3, fontsize=7)
 
 
 def _whole_steps(axes: Axes) -> None:

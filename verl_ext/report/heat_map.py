@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -38,6 +38,17 @@ _WIDTH = _IMAGE + COLUMNS * _COLUMN + 3 * _MARGIN
 
 
 @dataclass(frozen=True)
+class _Scale:
+    """What colour a value has."""
+
+    norm: PowerNorm
+    stops: Colormap
+
+    def shade(self, value: float) -> tuple[float, ...]:
+        return self.stops(float(self.norm(value)) if math.isfinite(value) else 0.0)
+
+
+@dataclass(frozen=True)
 class _Part:
     """One response in the figure, its tokens laid out, its picture, and the height of it all in inches."""
 
@@ -59,7 +70,8 @@ def heat_map(runs: Sequence[Run]) -> Figure | None:
     if not picked:
         return None
     parts = [_part(run, response) for run, response in picked]
-    figure = Figure(figsize=(_WIDTH, sum(part.height for part in parts) + _BAR), layout="none")
+    figure = Figure(figsize=(_WIDTH, sum(part.height for part in parts) + _BAR))
+    figure.set_layout_engine("none")
     colours = _scale([part.response for part in parts])
     top = figure.get_figheight()
     for part in parts:
@@ -81,12 +93,12 @@ def _part(run: Run, response: Response) -> _Part:
     return _Part(run, response, flow(response.tokens[:MOST_TOKENS], COLUMNS), picture)
 
 
-def _scale(responses: Sequence[Response]) -> ScalarMappable:
+def _scale(responses: Sequence[Response]) -> _Scale:
     values = np.array([value for response in responses for value in response.values[QUANTITY]])
     low, high = value_range(values, None)
     stops = LinearSegmentedColormap.from_list("report", SEQUENTIAL["light"])
     # The square root keeps apart the many small values of a quantity with a long tail.
-    return ScalarMappable(PowerNorm(0.5, low, high, clip=True), stops)
+    return _Scale(PowerNorm(0.5, low, high, clip=True), stops)
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -99,7 +111,7 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float) 
     return axes
 
 
-def _draw_part(figure: Figure, part: _Part, top: float, colours: ScalarMappable) -> None:
+def _draw_part(figure: Figure, part: _Part, top: float, colours: _Scale) -> None:
     left = _MARGIN
     if part.picture:
         axes = _axes(figure, _MARGIN, top - _TITLE, _IMAGE, _IMAGE)
@@ -121,9 +133,9 @@ def _title(part: _Part) -> str:
     return f"{part.run.label}, step {part.response.step}, reward {part.response.reward:.3g}{more}"
 
 
-def _draw_cell(axes: Axes, cell: Cell, value: float, colours: ScalarMappable) -> None:
+def _draw_cell(axes: Axes, cell: Cell, value: float, colours: _Scale) -> None:
     """One unit of the horizontal axis is a column, one of the vertical axis a row."""
-    shade = colours.to_rgba(value) if math.isfinite(value) else (1.0, 1.0, 1.0, 1.0)
+    shade = colours.shade(value)
     axes.add_patch(Rectangle((cell.column, cell.row), cell.width, 0.92, facecolor=shade, linewidth=0))
     where = (cell.column, cell.row + 0.46, cell.text)
     axes.text(*where, family="monospace", size=_FONT_SIZE, va="center", color=_ink(shade), parse_math=False)
@@ -135,11 +147,13 @@ def _ink(shade: tuple[float, ...]) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
 
-def _draw_bar(figure: Figure, colours: ScalarMappable) -> None:
+def _draw_bar(figure: Figure, colours: _Scale) -> None:
     axes = _axes(figure, _WIDTH - 2.6 - _MARGIN, _BAR - 0.15, 2.6, 0.1)
     axes.axis("on")
     ticks = [float(colours.norm.inverse(place)) for place in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    bar = figure.colorbar(colours, cax=axes, orientation="horizontal", ticks=ticks, format="%.2g")
+    bar = figure.colorbar(
+        ScalarMappable(colours.norm, colours.stops), cax=axes, orientation="horizontal", ticks=ticks, format="%.2g"
+    )
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=6, length=2)
     bar.outline.set_linewidth(0.4)

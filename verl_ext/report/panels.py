@@ -134,4 +134,5 @@ _OTHERS = (
         "perception/ablated_nll",
     ),
     _single("response_length", "Response length", "tokens", "response_length/mean"),
+    _single("collapse_signs", "Signs of a collapse", "number of signs", "perception/collapse/signs"),
 )

@@ -1,7 +1,8 @@
 "use strict";
 // Recorded responses: a list that can be filtered, one response in full, or all responses to one prompt by step.
 
-const view = { mode: "response", record: null, prompt: null };
+const view = { mode: "response", response: null, prompt: null };
+const NOTHING = { response: "No recorded response passes the filters.", prompt: "No prompt was recorded at more than one step." };
 const VERDICTS = { all: "all", correct: "correct", wrong: "wrong", unjudged: "not judged" };
 const MARKS = { correct: "✓", wrong: "✗", unjudged: "·" };
 const TOKENS_OF_A_ROW = 300;
@@ -35,13 +36,11 @@ function recurringPrompts(indices) {
   return new Map([...byPrompt].filter(([, group]) => steps(group) > 1));
 }
 
-function listItem(value, current, entry, head, facts) {
+function listItem(value, entry, head, facts) {
   const lines = [element("span", { className: "item-head" }, ...head), element("span", { className: "item-facts" }, facts)];
   const excerpt = element("span", { className: "excerpt" }, visible(report.prompts[entry.text].excerpt));
   const picture = entry.picture === null ? [] : [element("img", { src: block(`image-${entry.picture}`), alt: "", loading: "lazy" })];
-  const item = element("button", { value }, element("span", { className: "item-words" }, ...lines, excerpt), ...picture);
-  item.setAttribute("aria-current", current);
-  return item;
+  return element("button", { value }, element("span", { className: "item-words" }, ...lines, excerpt), ...picture);
 }
 
 function responseItem(index) {
@@ -49,13 +48,13 @@ function responseItem(index) {
   const verdict = verdictOf(entry);
   const mark = element("span", { className: `mark ${verdict}`, title: VERDICTS[verdict] }, MARKS[verdict]);
   const head = [mark, `step ${entry.step}`, runDot(entry.run)];
-  return listItem(index, index === view.record, entry, head, `reward ${number(entry.reward)} · ${entry.tokens} tokens`);
+  return listItem(index, entry, head, `reward ${number(entry.reward)} · ${entry.tokens} tokens`);
 }
 
-function promptItem([prompt, group]) {
+function promptItem(prompt, group) {
   const steps = [...new Set(group.map((index) => report.records[index].step))].sort((a, b) => a - b);
   const head = [`${steps.length} steps, ${steps[0]} to ${steps.at(-1)}`];
-  return listItem(prompt, prompt === view.prompt, report.records[group[0]], head, `${group.length} responses`);
+  return listItem(prompt, report.records[group[0]], head, `${group.length} responses`);
 }
 
 function runDot(run) {
@@ -65,27 +64,32 @@ function runDot(run) {
   return element("span", { className: "run-name" }, dot, visible(report.runs[run].label));
 }
 
+// The list, and what is chosen from it: keys of `listed` are indices of responses, or prompts with their responses.
+let listed = new Map();
+
 function drawResponses() {
   if (!report.records.length) return drawDetail([nothing("These runs recorded no responses; perception.record_every=50 records some every 50 steps.")]);
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === view.mode);
   byId("filter-step").disabled = view.mode === "prompt";
-  const indices = filtered();
-  if (view.mode === "response") drawResponseMode(indices);
-  else drawPromptMode(recurringPrompts(indices));
+  drawList(filtered());
+  drawChosen();
 }
 
-function drawResponseMode(indices) {
-  if (!indices.includes(view.record)) view.record = indices[0] ?? null;
-  byId("list-count").textContent = `${indices.length} of ${report.records.length} responses`;
-  byId("list").replaceChildren(...indices.map(responseItem));
-  drawDetail(view.record === null ? [nothing("No recorded response passes the filters.")] : responseDetail(view.record, indices));
+function drawList(indices) {
+  const prompts = view.mode === "prompt";
+  listed = prompts ? recurringPrompts(indices) : new Map(indices.map((index) => [index, index]));
+  byId("list").replaceChildren(...[...listed].map(([key, value]) => (prompts ? promptItem(key, value) : responseItem(value))));
+  byId("list-count").textContent = prompts
+    ? `${listed.size} prompts recorded at several steps`
+    : `${listed.size} of ${report.records.length} responses`;
 }
 
-function drawPromptMode(prompts) {
-  if (!prompts.has(view.prompt)) view.prompt = prompts.keys().next().value ?? null;
-  byId("list-count").textContent = `${prompts.size} prompts recorded at several steps`;
-  byId("list").replaceChildren(...[...prompts].map(promptItem));
-  drawDetail(view.prompt === null ? [nothing("No prompt was recorded at more than one step.")] : promptDetail(prompts.get(view.prompt)));
+function drawChosen() {
+  if (!listed.has(view[view.mode])) view[view.mode] = listed.keys().next().value ?? null;
+  const key = view[view.mode];
+  for (const item of byId("list").children) item.setAttribute("aria-current", item.value === String(key));
+  if (key === null) return drawDetail([nothing(NOTHING[view.mode])]);
+  drawDetail(view.mode === "prompt" ? promptDetail(listed.get(key)) : responseDetail(key));
 }
 
 function drawDetail(nodes) {
@@ -107,9 +111,9 @@ function promptCard(index) {
   return element("div", { className: "card prompt" }, ...shown, element("div", { className: "prompt-words" }, text, ...truth));
 }
 
-function responseDetail(index, indices) {
+function responseDetail(index) {
   const missing = missingNote(index);
-  const heading = element("div", { className: "response-head" }, ...facts(index), pager(index, indices));
+  const heading = element("div", { className: "response-head" }, ...facts(index), pager(index));
   return [promptCard(index), element("div", { className: "card" }, heading, ...missing, tokenView(index))];
 }
 
@@ -138,7 +142,8 @@ function missingNote(index) {
   return [nothing(`${quantity?.title ?? "No number a token"} was not recorded for this response.`)];
 }
 
-function pager(index, indices) {
+function pager(index) {
+  const indices = [...listed.keys()];
   const place = indices.indexOf(index);
   const step = (text, to) => element("button", { value: indices[to] ?? "", disabled: indices[to] === undefined, title: text }, text);
   return element("span", { className: "pager" }, step("Previous", place - 1), step("Next", place + 1));
@@ -184,25 +189,28 @@ function fillFilters() {
 function buildResponses() {
   fillFilters();
   listenToTokens();
-  byId("modes").addEventListener("click", (event) => choose({ mode: event.target.dataset.mode ?? view.mode }));
+  byId("modes").addEventListener("click", (event) => {
+    view.mode = event.target.dataset.mode ?? view.mode;
+    drawResponses();
+  });
   byId("list").addEventListener("click", (event) => {
     const item = event.target.closest("button");
-    if (item) choose(view.mode === "response" ? { record: Number(item.value) } : { prompt: item.value });
+    if (item) choose(item.value);
   });
   byId("detail").addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button?.className === "more") fillRow(button.closest(".stacked"), Infinity);
-    else if (button) choose({ record: Number(button.value) });
+    else if (button) choose(button.value);
   });
   byId("filters").addEventListener("input", drawResponses);
   byId("colour-bar").addEventListener("input", () => {
     Object.assign(settings, { quantity: byId("quantity").value, range: byId("range").value, raised: byId("raised").checked });
-    drawResponses();
+    drawChosen();
   });
 }
 
-function choose(changes) {
-  Object.assign(view, changes);
-  drawResponses();
+function choose(key) {
+  view[view.mode] = view.mode === "response" ? Number(key) : key;
+  drawChosen();
   byId("list").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
 }
