@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong."""
+"""Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong.
+
+Two of them run on the oldest verl that is supported: one with a pass of its own and a loss term, and one that measures
+hidden states in verl's own pass.
+"""
 
 import math
+import os
+import re
 
 import pytest
 from support.runs import train
+from support.tiny import ROOT
+from support.verl_releases import folder_of
 
 SIMILARITY = "perception/visual_similarity_cosine"
 DEPENDENCY = "perception/visual_dependency"
@@ -32,13 +40,26 @@ RUNS = {
     ),
 }
 WEIGHTING = {"pepo_g": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pepo"}
+ON_OLDEST = ("vppo", "vgpo")
+OLDEST = "0.9.0"
+
+
+def environment(group):
+    """Puts the oldest verl before the installed one, and has every process say which it has."""
+    if group not in ON_OLDEST:
+        return {}
+    path = os.pathsep.join([str(folder_of(OLDEST)), str(ROOT / "tests")])
+    return {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "support.say_verl"}
 
 
 @pytest.mark.parametrize("group", RUNS)
 def test_it_trains(group, easy_vqa, tmp_path):
     overrides, metrics, own_pass = RUNS[group]
-    run = train(tmp_path, easy_vqa, f"+perception={group}", *overrides, steps=2)
+    run = train(tmp_path, easy_vqa, f"+perception={group}", *overrides, steps=2, environment=environment(group))
     assert run.status == 0, run.output[-4000:]
+    if group in ON_OLDEST:
+        said = set(re.findall(r"verl comes from (\S+)", run.output))
+        assert said == {str(folder_of(OLDEST) / "verl" / "__init__.py")}
     assert sorted(run.steps) == [1, 2]
     for logged in run.steps.values():
         assert all(math.isfinite(logged[name]) for name in ("actor/loss", "actor/pg_loss", "actor/grad_norm"))
