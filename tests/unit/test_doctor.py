@@ -16,13 +16,14 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 from support.configuration import SMALL
 
 from verl_ext.commands.doctor import command
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.doctor import api, conflicts, progress, rendering, rollout, versions
-from verl_ext.integration.doctor.batches import Batches, micro_batch_problem, mini_batch_problem, padding
+from verl_ext.integration.doctor.batches import Batches, cut, micro_batch_problem, mini_batch_problem, padding
 from verl_ext.integration.doctor.checks import Status, failure, guarded, ok, warning
 from verl_ext.integration.doctor.diagnosis import CONFIGURATION_STEPS, configuration_checks, run_steps
 from verl_ext.integration.doctor.memory import Sizes, amounts, readable
@@ -34,7 +35,7 @@ from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.signals.request import AblatedLogProb, Divergence, Entropy, Similarity
 
 REWARD = "reward.custom_reward_function.path=pkg://verl_ext.rewards.boxed_answer"
-COMMAND = "from verl_ext.commands.doctor import command; command(prog_name='verl-ext doctor')"
+COMMAND = [sys.executable, "-m", "verl_ext.cli", "doctor"]
 QUESTION = [{"role": "user", "content": "<image>what color is the circle?"}]
 
 
@@ -100,7 +101,7 @@ def doctor(*arguments):
 
 
 def test_a_sound_installation_and_configuration(data):
-    command = [sys.executable, "-c", COMMAND, "--json", "+perception=pgpo", *usual(data)]
+    command = [*COMMAND, "--json", "+perception=pgpo", *usual(data)]
     env = {**os.environ, **ENVIRONMENT}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     report = json.loads(done.stdout)
@@ -229,6 +230,9 @@ def test_configurations_that_can_train(data, group):
     assert not bad(checks)
     assert only(checks["composition"]).found == f"ppo_trainer with {len(usual(data)) + 1} overrides"
     assert "8 rows, 8 of the first 8 with an image, prompts of" in only(checks["data.train_files"]).found
+    if group == "papo_g":
+        # 36 patches of 1176 numbers each, 4 bytes a number
+        assert "8 rows x 169 kB of pixels, kept for ablated" in only(checks["memory, actor's host"]).found
 
 
 def test_plain_verl(data):
@@ -254,6 +258,11 @@ REFUSED = {
         ["composition", "verl's checks"],
         ["actor_rollout_ref.actor.ppo_mini_batch_size=16"],
         ("verl's checks", "train_batch_size (4) must be >= actor.ppo_mini_batch_size (16)", "main_ppo would stop"),
+    ),
+    "no micro-batch": (
+        ["composition", "verl's checks"],
+        ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null"],
+        ("verl's checks", "[actor] Please set at least one of 'actor.ppo_micro_batch_size'", "main_ppo would stop"),
     ),
     "micro-batch": (
         ["composition", "batches"],
@@ -421,6 +430,37 @@ def test_padding_is_the_least_that_divides(rows, mini_batch, ranks):
     assert bool(list(padding(batches))) == (batches.padded != rows)
 
 
+DYNAMIC = [
+    "actor_rollout_ref.actor.use_dynamic_bsz=True",
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=64",
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "positions"),
+    [([], 4 * 32), (DYNAMIC, 64), (["perception.response_only_logits=False"], 4 * (96 + 32))],
+)
+def test_logits_of_a_micro_batch(data, overrides, positions):
+    steps = ("composition", "perception", "model", "memory")
+    checks = examined(data, steps, "+perception=pgpo", *overrides)
+    assert f" = {positions} tokens x 512 logits x 4 B" in only(checks["memory, ablated pass"]).found
+
+
+def test_more_memory_than_there_is(data):
+    steps, sizes = ("composition", "perception", "model", "memory"), ["data.train_batch_size=4000000000"]
+    (check,) = examined(data, steps, "+perception=pgpo", *sizes)["memory"]
+    assert check.status is Status.WARNING
+    assert "TB on the host in all" in check.found
+
+
+def test_devices_that_share_a_row():
+    ulysses = {"strategy": "fsdp2", "ulysses_sequence_parallel_size": 1}
+    ulysses["fsdp_config"] = {"ulysses_sequence_parallel_size": 2}
+    sizes = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 3, "context_parallel_size": 4}
+    for actor, expected in ((ulysses, 2), ({"strategy": "megatron", "megatron": sizes}, 24)):
+        assert cut(Subject(config=OmegaConf.create({"actor_rollout_ref": {"actor": actor}}))) == expected
+
+
 def test_mini_and_micro_batches():
     assert not list(mini_batch_problem(Batches(32, 16, 4)))
     assert "16 rows do not divide by 3 ranks" in only(mini_batch_problem(Batches(48, 16, 3))).found
@@ -517,4 +557,4 @@ def test_lines_are_aligned_and_wrapped(monkeypatch):
     assert lines[2].startswith("  warning  longer  two two")
     assert lines[-1] == " " * 19 + "-> three"
     assert max(map(len, lines)) <= 60
-    assert rendering.summary_text(checks) == "2 checks: 1 ok, 1 warning, 0 failure"
+    assert rendering.summary_text(checks) == "2 checks: 1 ok, 1 warning, 0 failures"

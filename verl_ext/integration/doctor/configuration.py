@@ -72,7 +72,9 @@ def _judged(name: str, check: Callable[[], object], fine: str) -> Check:
     try:
         check()
     except VERLS_REFUSALS as error:
-        return failure(name, one_line(str(error)) or repr(error), "main_ppo would stop here; change what it names")
+        # Hydra wraps what a dataclass of verl's raises.
+        message = one_line(str(error.__cause__ or error)) or repr(error)
+        return failure(name, message, "main_ppo would stop here; change what it names")
     return ok(name, fine)
 
 

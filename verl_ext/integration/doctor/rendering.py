@@ -27,8 +27,12 @@ def section_text(title: str, checks: Sequence[Check]) -> str:
 def summary_text(checks: Iterable[Check]) -> str:
     """One line that counts."""
     counts = _counts(checks)
-    parts = [f"{counts[status.value]} {status.value}" for status in Status]
+    parts = [f"{counts[status.value]} {status.value}{_plural(status, counts[status.value])}" for status in Status]
     return f"{sum(counts.values())} checks: {', '.join(parts)}"
+
+
+def _plural(status: Status, count: int) -> str:
+    return "" if status is Status.OK or count == 1 else "s"
 
 
 def as_json(sections: Mapping[str, Sequence[Check]]) -> str:
