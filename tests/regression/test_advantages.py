@@ -288,3 +288,19 @@ def test_weights_that_a_method_breaks(policy):
         return
     assert broken.finite(weights, mask)["pgpo"].tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     assert broken.rows.tolist() == [False, True, False]
+
+
+def test_shuffled_weights_are_the_same_on_other_tokens(vanilla):
+    rows = queue.recorded_rows(LENGTHS)
+    expected, _ = computed(vanilla, rows)
+    given, _ = computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)
+    control = trainer(PerceptionTrainerSync, "+perception=pgpo", "perception.shuffle_weights=True")
+    found, metrics = computed(control, rows, padding=3)
+    for key, length in zip(expected, LENGTHS, strict=True):
+        assert torch.allclose(found[key].sort().values, given[key].sort().values, atol=1e-6)
+        moved = not torch.allclose(found[key], given[key], atol=1e-6)
+        assert moved or length < 5 or expected[key].abs().max() == 0
+    assert metrics["perception/token_weight/max"] > 1
+    backwards = computed(control, rows[::-1])[0]
+    for first, second in zip(list(found.values())[: len(rows)], reversed(backwards.values()), strict=True):
+        assert torch.allclose(first, second, atol=1e-6)

@@ -63,8 +63,9 @@ def test_every_kind_has_a_view(facts, rows):
         for inputs, row in zip(row_inputs(ablated), rows, strict=True):
             if kind == "drop_vision":
                 assert inputs == {}
-            else:
-                assert not torch.equal(inputs["pixel_values"], row.inputs["pixel_values"])
+            elif row.inputs:
+                same_pixels = torch.equal(inputs["pixel_values"], row.inputs["pixel_values"])
+                assert same_pixels == (kind == "shuffle_text")
                 assert torch.equal(inputs["image_grid_thw"], row.inputs["image_grid_thw"])
 
 
@@ -135,3 +136,31 @@ def test_annealed_diffusion_follows_the_run(view, rows):
 
     assert distance(0.0) > distance(0.5) > distance(1.0) > 0
     assert all(same(view(rows, "vp_diffusion", progress=0.9), view(rows, "vp_diffusion")))
+
+
+def words_of(facts, rows, step=3, **spec):
+    """The ablated sequences, row by row."""
+    ablation = Ablation(AblationSpec(kind="shuffle_text", **spec), facts, 0)
+    return list(ablation(batches.batch(rows), step)["input_ids"].unbind())
+
+
+def test_shuffled_words_keep_markers_images_and_the_response(facts, rows):
+    assert facts.special_token_ids >= {6, 7, tiny.processor().tokenizer.eos_token_id}
+    for before, after in zip(rows, words_of(facts, rows), strict=True):
+        ids, prompt = before.input_ids, len(before.input_ids) - before.response_length
+        special = torch.isin(ids, torch.tensor(sorted(facts.special_token_ids)))
+        assert torch.equal(after[special], ids[special])
+        assert torch.equal(after[prompt:], ids[prompt:])
+        assert torch.equal(after[:prompt].sort().values, ids[:prompt].sort().values)
+        assert not torch.equal(after, ids)
+
+
+def test_shuffled_words_do_not_depend_on_the_batch_and_change_with_the_step(facts, rows):
+    whole = words_of(facts, rows)
+    assert all(same(whole, [words_of(facts, [row])[0] for row in rows]))
+    assert not any(same(whole, words_of(facts, rows, step=4)))
+    prompts = [len(row.input_ids) - row.response_length for row in rows]
+    first, second = whole[0][: prompts[0]], whole[1][: prompts[1]]
+    assert torch.equal(first, second)
+    first, second = (words[: prompts[0]] for words in words_of(facts, rows, scope="response")[:2])
+    assert not torch.equal(first, second)

@@ -2,6 +2,7 @@
 """The collapse warning on synthetic curves."""
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_the_warning_names_signs_and_figures():
 def test_a_warning_comes_once_a_window():
     steps = list(warnings(collapsing, 160))
     assert len(steps) >= 2
-    assert all(later - earlier >= WINDOW for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later - earlier >= WINDOW for earlier, later in pairwise(steps))
 
 
 @pytest.mark.parametrize("name", sorted(SIGNS))

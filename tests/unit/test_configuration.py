@@ -136,6 +136,7 @@ OVERRIDES = [
     (PGPO_GROUP, "record_every", 10),
     (PGPO_GROUP, "record_rows", 3),
     (PGPO_GROUP, "on_broken", "skip"),
+    (PGPO_GROUP, "shuffle_weights", True),
     (PGPO_GROUP, "collapse_window", 40),
     (PGPO_GROUP, "zero_equal_reward_groups", True),
     (PGPO_GROUP, "response_only_logits", True),

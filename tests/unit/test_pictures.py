@@ -20,7 +20,8 @@ def picture(height, width, seed):
 
 
 def processed(*pixels, **options):
-    return tiny.processor().image_processor([Image.fromarray(image) for image in pixels], return_tensors="pt", **options)
+    images = [Image.fromarray(image) for image in pixels]
+    return tiny.processor().image_processor(images, return_tensors="pt", **options)
 
 
 def test_what_the_processor_was_given_comes_back():

@@ -20,7 +20,7 @@ from verl_ext.ablation import (
     vp_diffusion_rows,
 )
 
-PIXEL_KINDS = [kind for kind in KINDS if kind != "drop_vision"]
+PIXEL_KINDS = [kind for kind in KINDS if kind not in ("drop_vision", "shuffle_text")]
 RANDOM_KINDS = [kind for kind in PIXEL_KINDS if kind != "blank"]
 GRIDS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=4).map(
     lambda blocks: torch.tensor([[1, 2 * h, 2 * w] for h, w in blocks])

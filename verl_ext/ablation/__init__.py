@@ -9,6 +9,7 @@ from verl_ext.ablation.noise import gaussian_noise_rows
 from verl_ext.ablation.patch_rows import random_patch_rows
 from verl_ext.ablation.pixels import ablate_pixels
 from verl_ext.ablation.random_patch import random_patch
+from verl_ext.ablation.shuffle_text import shuffle_text
 from verl_ext.ablation.spec import KINDS, AblationSpec
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "gaussian_noise_rows",
     "random_patch",
     "random_patch_rows",
+    "shuffle_text",
     "vp_diffusion_rows",
 ]

@@ -29,7 +29,7 @@ def ablate_pixels(
     """Apply `spec` to the images of one or more rows.
 
     Args:
-        spec: any kind but "drop_vision", which is not about pixels.
+        spec: any kind but "drop_vision" and "shuffle_text", which are not about pixels.
         pixel_values: (N, C * Tp * P * P) floating point, channel-major rows, all images concatenated.
         image_grid_thw: (n_images, 3) integer patch counts; sum of t * h * w is N. Read on the host.
         patch_format: how the processor wrote the rows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-KINDS = ("drop_vision", "random_patch", "blank", "gaussian_noise", "vp_diffusion")
+KINDS = ("drop_vision", "random_patch", "blank", "gaussian_noise", "vp_diffusion", "shuffle_text")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class AblationSpec:
     Attributes:
         kind: "drop_vision" removes the image tokens from the sequence; the others keep them and change the pixels:
             "random_patch" blackens patches, "blank" paints the image in one shade, "gaussian_noise" adds noise, and
-            "vp_diffusion" trades the image for noise at constant variance.
+            "vp_diffusion" trades the image for noise at constant variance. "shuffle_text" is a control: the image
+            stays, and the words of the prompt change their order.
         probability: chance that a patch turns black (random_patch only).
         level: shade of every pixel, 0 black and 1 white (blank only).
         sigma: standard deviation of the noise, in units of the normalised pixels (gaussian_noise only).

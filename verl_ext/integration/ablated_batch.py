@@ -6,13 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
 
-from verl_ext.ablation import AblationSpec, PackedSequences, PatchFormat, ablate_pixels, drop_vision
+from verl_ext.ablation import AblationSpec, PackedSequences, PatchFormat, ablate_pixels, drop_vision, shuffle_text
 from verl_ext.ablation.seeding import generators, sample_rows
 
 Inputs = dict[str, Any]
@@ -27,11 +28,13 @@ class ModelFacts:
         image_token_id: id of the placeholder tokens that image features replace.
         video_token_id: id of those that video features replace; None if the model knows no videos.
         patch_format: how the processor writes patch rows.
+        special_token_ids: ids that are no text, those of the chat's markers and of images among them.
     """
 
     image_token_id: int
     video_token_id: int | None
     patch_format: PatchFormat
+    special_token_ids: frozenset[int] = frozenset()
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
@@ -58,6 +61,8 @@ class Ablation:
         ablated = micro_batch.copy()
         if self.spec.kind == "drop_vision":
             return self._without_vision(ablated)
+        if self.spec.kind == "shuffle_text":
+            return self._with_other_words(ablated, step)
         return self._with_other_pixels(ablated, step, progress)
 
     def _without_vision(self, batch: TensorDict) -> TensorDict:
@@ -70,12 +75,27 @@ class Ablation:
 
     def _with_other_pixels(self, batch: TensorDict, step: int, progress: float) -> TensorDict:
         prompts, responses = batch["prompts"].unbind(), batch["responses"].unbind()
-        rows = []
-        for index, inputs in enumerate(row_inputs(batch)):
-            identity = (prompts[index],) if self.spec.scope == "prompt" else (prompts[index], responses[index])
-            rows.append(self._ablate(inputs, step, progress, *identity))
+        rows = [
+            self._ablate(inputs, step, progress, *self._identity(prompt, response))
+            for inputs, prompt, response in zip(row_inputs(batch), prompts, responses, strict=True)
+        ]
         set_row_inputs(batch, rows)
         return batch
+
+    def _with_other_words(self, batch: TensorDict, step: int) -> TensorDict:
+        kept = {*self.model.special_token_ids, *self.model.vision_token_ids}
+        prompts, responses, sequences = (batch[name].unbind() for name in ("prompts", "responses", "input_ids"))
+        shuffled = []
+        for prompt, response, sequence in zip(prompts, responses, sequences, strict=True):
+            (generator,) = generators(self.seed, step, 1, *self._identity(prompt, response))
+            words = shuffle_text(sequence[: len(prompt)], kept, generator)
+            shuffled.append(torch.cat([words, sequence[len(prompt) :]]))
+        batch["input_ids"] = nested_tensor_from_jagged(torch.cat(shuffled), batch["input_ids"].offsets())
+        return batch
+
+    def _identity(self, prompt: Tensor, response: Tensor) -> tuple[Tensor, ...]:
+        """What decides a draw, beside seed and step."""
+        return (prompt,) if self.spec.scope == "prompt" else (prompt, response)
 
     def _ablate(self, inputs: Inputs, step: int, progress: float, *identity: Tensor) -> Inputs:
         if not has_image(inputs):

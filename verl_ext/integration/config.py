@@ -34,6 +34,7 @@ class RunOptions:
         on_broken: what to do with responses of which a signal or weight is NaN or infinite: "stop" the run, or "skip"
             them.
         collapse_window: steps over which early signs of a collapse are looked for; 0 turns the warning off.
+        shuffle_weights: permute each response's advantage weights among its tokens, as a control.
         zero_equal_reward_groups: give groups whose responses all have the same reward the advantage 0. verl's grpo
             leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
         response_only_logits: compute logits of response tokens only, in every pass of actor and reference; null does so
@@ -48,6 +49,7 @@ class RunOptions:
     record_rows: int = bounded(8, 1, 2**31)
     on_broken: str = choice(STOP, SKIP)
     collapse_window: int = bounded(20, 0, 2**31)
+    shuffle_weights: bool = False
     zero_equal_reward_groups: bool = False
     response_only_logits: bool | None = None
 

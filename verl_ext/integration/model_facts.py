@@ -32,6 +32,7 @@ def model_facts(model_config: HFModelConfig) -> ModelFacts:
         image_token_id=image_token_id,
         video_token_id=getattr(hf_config, "video_token_id", None),
         patch_format=patch_format(processor),
+        special_token_ids=frozenset(model_config.tokenizer.all_special_ids),
     )
 
 

@@ -19,6 +19,7 @@ from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.broken import BrokenRows
 from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
+from verl_ext.integration.control import shuffled
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.integration.model_facts import patch_format
@@ -95,6 +96,8 @@ class PerceptionTrainerMixin(Base):
             metrics.update(signal_metrics(signals))
         by_method = broken.finite(method_weights(self.perception.methods, signals), signals.response_mask)
         weights = combined(by_method)
+        if weights is not None and self.perception.options.shuffle_weights:
+            weights = shuffled(weights, signals, self.perception.options.seed, self.global_steps)
         advantages = self._weighted(rollout, signals, weights)
         if broken.rows.any():
             metrics["perception/broken_rows"] = float(broken.rows.sum())
