@@ -56,7 +56,10 @@ function colourAt(stops, place) {
 
 // Black or white, whichever has the higher contrast by WCAG's relative luminance.
 function inkOn(colour) {
-  const linear = colour.map((channel) => (channel / 255 <= 0.04045 ? channel / 3294.6 : ((channel / 255 + 0.055) / 1.055) ** 2.4));
+  const linear = colour.map((channel) => {
+    const part = channel / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179 ? "#000" : "#fff";
 }
 

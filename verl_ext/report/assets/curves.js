@@ -63,10 +63,10 @@ function stepAxis() {
   return { ...axis("training step"), unifiedhovertitle: { text: "step %{x}" } };
 }
 
-function layout(unit, height = 250) {
+function layout(unit, height = 260) {
   return {
     height,
-    margin: { l: 44, r: 10, t: 6, b: 34 },
+    margin: { l: 44, r: 10, t: 22, b: 34 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: css("--font"), size: 12, color: css("--soft") },
@@ -102,7 +102,8 @@ function costPhases() {
 
 function drawCost(node) {
   const runs = shownRuns().filter((run) => report.costs[run].steps.length);
-  const look = { ...layout("seconds a step", 300), barmode: "stack", bargap: 0.1, showlegend: true, legend: { traceorder: "reversed" } };
+  const look = { ...layout("seconds a step", 300), barmode: "stack", bargap: 0.1, showlegend: true };
+  look.legend = { traceorder: "reversed" };
   look.margin.t = 26;
   look.annotations = runs.map((run, column) => costTitle(run, (column + 0.5) / runs.length));
   runs.forEach((run, column) => {
@@ -113,7 +114,8 @@ function drawCost(node) {
 }
 
 function costTitle(run, x) {
-  return { text: plain(severalRuns ? report.runs[run].label : ""), x, y: 1, xref: "paper", yref: "paper", yanchor: "bottom", showarrow: false };
+  const place = { x, y: 1, xref: "paper", yref: "paper", yanchor: "bottom", showarrow: false };
+  return { ...place, text: plain(severalRuns ? report.runs[run].label : "") };
 }
 
 function lineKey(panel) {
@@ -125,8 +127,8 @@ const charts = [];
 
 function addChart(title, key, draw, wide) {
   const node = element("div", { className: "chart" });
-  const card = element("div", { className: wide ? "card wide" : "card" }, element("h2", {}, title), element("p", { className: "keys" }, ...key), node);
-  byId("charts").append(card);
+  const heading = [element("h2", {}, title), element("p", { className: "keys" }, ...key)];
+  byId("charts").append(element("div", { className: wide ? "card wide" : "card" }, ...heading, node));
   charts.push(() => draw(node));
 }
 

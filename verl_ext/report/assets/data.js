@@ -35,7 +35,8 @@ function number(value) {
 
 // About three digits, of which none is left out, so that a column reads easily; as many as a number of that size has.
 function short(value, size = Math.abs(value)) {
-  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1);
+  if (value === 0) return "0";
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(1);
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 3);
 }
 

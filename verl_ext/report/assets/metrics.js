@@ -5,7 +5,8 @@ const metricNames = [...new Set(report.runs.flatMap((_, run) => Object.keys(metr
 let chosenMetric = metricNames[0];
 
 function buildMetrics() {
-  const head = element("tr", {}, element("th", { scope: "col" }, "last value of"), ...report.runs.map((run) => element("th", { scope: "col" }, visible(run.label))));
+  const titles = ["last value of", ...report.runs.map((run) => visible(run.label))];
+  const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col" }, title)));
   byId("metric-table").append(element("thead", {}, head), element("tbody", {}, ...metricNames.map(metricRow)));
   byId("metric-table").addEventListener("click", (event) => {
     const button = event.target.closest("button");

@@ -23,6 +23,7 @@ function show(name) {
     byId(`view-${viewOf(tab)}`).hidden = !selected;
   }
   byId("run-bar").hidden = name === "responses";
+  scrollTo(0, 0);
   redraw();
 }
 

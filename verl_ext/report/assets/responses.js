@@ -2,7 +2,11 @@
 // Recorded responses: a list that can be filtered, one response in full, or all responses to one prompt by step.
 
 const view = { mode: "response", response: null, prompt: null };
-const NOTHING = { response: "No recorded response passes the filters.", prompt: "No prompt was recorded at more than one step." };
+const NOTHING = {
+  records: "These runs recorded no responses; perception.record_every=50 records some every 50 steps.",
+  response: "No recorded response passes the filters.",
+  prompt: "No prompt was recorded at more than one step.",
+};
 const VERDICTS = { all: "all", correct: "correct", wrong: "wrong", unjudged: "not judged" };
 const MARKS = { correct: "✓", wrong: "✗", unjudged: "·" };
 const TOKENS_OF_A_ROW = 300;
@@ -39,8 +43,8 @@ function recurringPrompts(indices) {
 function listItem(value, entry, head, facts) {
   const lines = [element("span", { className: "item-head" }, ...head), element("span", { className: "item-facts" }, facts)];
   const excerpt = element("span", { className: "excerpt" }, visible(report.prompts[entry.text].excerpt));
-  const picture = entry.picture === null ? [] : [element("img", { src: block(`image-${entry.picture}`), alt: "", loading: "lazy" })];
-  return element("button", { value }, element("span", { className: "item-words" }, ...lines, excerpt), ...picture);
+  const small = entry.picture === null ? [] : [picture(entry.picture, "")];
+  return element("button", { value }, element("span", { className: "item-words" }, ...lines, excerpt), ...small);
 }
 
 function responseItem(index) {
@@ -68,7 +72,7 @@ function runDot(run) {
 let listed = new Map();
 
 function drawResponses() {
-  if (!report.records.length) return drawDetail([nothing("These runs recorded no responses; perception.record_every=50 records some every 50 steps.")]);
+  if (!report.records.length) return drawDetail([nothing(NOTHING.records)]);
   for (const button of byId("modes").children) button.setAttribute("aria-pressed", button.dataset.mode === view.mode);
   byId("filter-step").disabled = view.mode === "prompt";
   drawList(filtered());
@@ -102,10 +106,16 @@ function nothing(text) {
   return element("p", { className: "nothing" }, text);
 }
 
+// Nothing but a picture that the report wrote itself, from within the page.
+function picture(index, alt) {
+  return element("img", { loading: "lazy", alt, src: block(`image-${index}`) });
+}
+
 function promptCard(index) {
   const record = recordOf(index);
-  const pictures = record.images.map((image, place) => element("img", { src: block(`image-${image}`), alt: `picture ${place + 1} of the prompt` }));
-  const truth = record.truth === null ? [] : [element("p", { className: "truth" }, element("b", {}, "expected answer "), visible(record.truth))];
+  const pictures = record.images.map((image, place) => picture(image, `picture ${place + 1} of the prompt`));
+  const answer = [element("b", {}, "expected answer "), visible(record.truth ?? "")];
+  const truth = record.truth === null ? [] : [element("p", { className: "truth" }, ...answer)];
   const text = element("div", { className: "prompt-text" }, visible(report.prompts[report.records[index].text].text.trim()));
   const shown = pictures.length ? [element("div", { className: "pictures" }, ...pictures)] : [];
   return element("div", { className: "card prompt" }, ...shown, element("div", { className: "prompt-words" }, text, ...truth));
@@ -145,12 +155,13 @@ function missingNote(index) {
 function pager(index) {
   const indices = [...listed.keys()];
   const place = indices.indexOf(index);
-  const step = (text, to) => element("button", { value: indices[to] ?? "", disabled: indices[to] === undefined, title: text }, text);
+  const step = (text, to) => element("button", { value: indices[to] ?? "", disabled: indices[to] === undefined }, text);
   return element("span", { className: "pager" }, step("Previous", place - 1), step("Next", place + 1));
 }
 
 function promptDetail(group) {
-  const order = [...group].sort((a, b) => report.records[a].step - report.records[b].step || report.records[a].run - report.records[b].run);
+  const entry = (index) => report.records[index];
+  const order = [...group].sort((a, b) => entry(a).step - entry(b).step || entry(a).run - entry(b).run);
   return [promptCard(order[0]), element("div", { className: "card" }, ...order.map(stackedRow))];
 }
 

@@ -64,7 +64,8 @@ function hideTip() {
 function moveFocus(event) {
   const span = event.target;
   if (!span.classList?.contains("token")) return;
-  const moves = { ArrowRight: span.nextSibling, ArrowLeft: span.previousSibling, Home: span.parentNode.firstChild, End: span.parentNode.lastChild };
+  const { firstChild, lastChild } = span.parentNode;
+  const moves = { ArrowRight: span.nextSibling, ArrowLeft: span.previousSibling, Home: firstChild, End: lastChild };
   const next = moves[event.key];
   if (!next) return;
   event.preventDefault();
@@ -91,7 +92,8 @@ function drawLegend() {
   bar.style.backgroundImage = gradient(scale.stops);
   const places = [0, 0.25, 0.5, 0.75, 1];
   const ends = { 0: "≤ ", 1: "≥ " };
-  const labels = places.map((place) => legendLabel(place, `${ends[place] ?? ""}${number(Number(scale.value(place).toPrecision(2)))}`));
+  const texts = places.map((place) => number(Number(scale.value(place).toPrecision(2))));
+  const labels = places.map((place, index) => legendLabel(place, `${ends[place] ?? ""}${texts[index]}`));
   const relative = settings.range === "one" ? [legendLabel(0, "least"), legendLabel(1, "most")] : labels;
   byId("legend").replaceChildren(bar, element("div", { className: "legend-labels" }, ...relative));
 }
