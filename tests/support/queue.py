@@ -60,7 +60,8 @@ def put(rows, *, padding=0):
     tensors = {name: value for name, value in rows[0].items() if torch.is_tensor(value) and value.ndim}
     zero = ("response_mask", "rm_scores")
     blank = {
-        name: torch.zeros_like(value[:1]) if name in zero else torch.full_like(value[:1], -7) for name, value in tensors.items()
+        name: torch.zeros_like(value[:1]) if name in zero else torch.full_like(value[:1], -7)
+        for name, value in tensors.items()
     }
     pads = [{**rows[0], "uid": "pad", "has_image": torch.tensor(False), **blank} for _ in range(padding)]
     pads = [{name: pad[name] for name in rows[0]} for pad in pads]
