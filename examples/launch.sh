@@ -16,6 +16,8 @@ TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/$TRAIN_DATA/train.parquet}
 TEST_FILES=${TEST_FILES:-[$DATA_DIR/$TEST_DATA/test.parquet,$DATA_DIR/$TEST_DATA/test_blind.parquet]}
 SEED=${SEED:-1}
 TEMPERATURE=${TEMPERATURE:-1.0}
+MIN_PIXELS=${MIN_PIXELS-}
+MAX_PIXELS=${MAX_PIXELS-}
 LR_SCHEDULE=${LR_SCHEDULE:-constant}
 MAX_TOKENS=${MAX_TOKENS:-$((2 * (MAX_PROMPT + MAX_RESPONSE)))}
 GPU_MEMORY=${GPU_MEMORY:-0.6}
@@ -24,6 +26,7 @@ VAL_TEMPERATURE=${VAL_TEMPERATURE:-1.0}
 VAL_TOP_P=${VAL_TOP_P:-$TOP_P}
 VAL_EVERY=${VAL_EVERY:-5}
 SAVE_EVERY=${SAVE_EVERY:-20}
+RECORD_EVERY=${RECORD_EVERY:-20}
 EPOCHS=${EPOCHS:-2}
 STEPS=${STEPS:-}
 NNODES=${NNODES:-1}
@@ -45,8 +48,11 @@ DATA=(
     data.truncation=error
     data.seed="$SEED"
 )
-if [ -n "$MIN_PIXELS" ]; then
+if [ -n "$MIN_PIXELS" ] && [ -n "$MAX_PIXELS" ]; then
     DATA+=(+data.mm_processor_kwargs.min_pixels="$MIN_PIXELS" +data.mm_processor_kwargs.max_pixels="$MAX_PIXELS")
+elif [ -n "$MIN_PIXELS$MAX_PIXELS" ]; then
+    echo "MIN_PIXELS=$MIN_PIXELS MAX_PIXELS=$MAX_PIXELS: give both or neither; the processor ignores one alone" >&2
+    exit 2
 fi
 
 MODEL=(actor_rollout_ref.model.path="$MODEL_PATH")
@@ -101,15 +107,40 @@ EXTRA=(
     +reward.custom_reward_function.reward_kwargs.format_weight="$FORMAT_WEIGHT"
 )
 if [ -n "$PERCEPTION" ]; then
-    EXTRA+=(+perception="$PERCEPTION" ${RECIPE:+recipe="$RECIPE"})
+    EXTRA+=(+perception="$PERCEPTION" ${RECIPE:+recipe="$RECIPE"} perception.record_every="$RECORD_EVERY")
 else
     EXTRA+=(algorithm.adv_estimator=grpo +recipe="${RECIPE:-$BASELINE}")
 fi
 use_backend
 
+# verl's file logger empties its file when it starts, so each start gets one of its own: in the run's folder, where
+# `verl-ext report` finds it, and below it where nothing is trained.
+choose_metrics_file() { # ARGUMENTS
+    local folder=$SAVE_DIR val_only=False number=0
+    for argument in "$@"; do
+        case $argument in
+            trainer.default_local_dir=*) folder=${argument#*=} ;;
+            *trainer.val_only=*) val_only=${argument#*=} ;;
+        esac
+    done
+    [[ ${val_only,,} != true ]] || folder=$folder/evaluation
+    mkdir -p "$folder"
+    folder=$(cd "$folder" && pwd)
+    while [ -e "$folder/metrics-$number.jsonl" ]; do
+        number=$((number + 1))
+    done
+    export VERL_FILE_LOGGER_PATH=$folder/metrics-$number.jsonl
+}
+
 ARGUMENTS=("${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUT[@]}" "${REF[@]}" "${TRAINER[@]}" "${EXTRA[@]}" "$@")
 case ${DRY_RUN:-0} in
-    0) exec "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}" ;;
+    0)
+        [ -n "${VERL_FILE_LOGGER_PATH:-}" ] || choose_metrics_file "${ARGUMENTS[@]}"
+        # Workers of a Ray that is already running do not have this shell's environment.
+        variables=ray_kwargs.ray_init.runtime_env.env_vars
+        exec "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}" \
+            "++$variables.VERL_FILE_LOGGER_PATH=\"$VERL_FILE_LOGGER_PATH\""
+        ;;
     1) exec "$PYTHON" -m verl_ext.cli validate "${ARGUMENTS[@]}" ;;
     print) printf '%s\n' "${ARGUMENTS[@]}" ;;
     *) echo "DRY_RUN=$DRY_RUN: write 1 (validate) or print (one argument a line)" >&2 && exit 2 ;;

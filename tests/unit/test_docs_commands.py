@@ -4,7 +4,6 @@
 Commands of main_ppo are composed in test_docs.py, those of Slurm in test_launch_scripts.py; here are all others.
 """
 
-import importlib.util
 import os
 import re
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support.quickstart import quickstart
 
 from verl_ext.cli import main
 from verl_ext.integration.compose import compose
@@ -101,13 +101,6 @@ def validated(overrides):
     config = compose(overrides)
     if "perception" in config:
         validate(config)
-
-
-def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "scripts/quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def check_benchmark(command):

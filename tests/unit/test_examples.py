@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts in `examples/` and the files in `configs/`: what they give main_ppo, against verl and the papers."""
+"""The scripts in `examples/` and the files in `configs/`: what they give main_ppo, against verl and the papers.
 
-import importlib.util
+Every script prints its arguments (DRY_RUN=print); these, and every file in `configs/`, are composed and checked in this
+process as `verl-ext validate` does. One script does so itself (DRY_RUN=1), and one starts a program in main_ppo's place
+that prints what it was given. Nothing is trained.
+"""
+
 import os
 import re
 import subprocess
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from support.quickstart import quickstart
 
 from verl_ext.commands.validate import check
 from verl_ext.integration.compose import compose
@@ -228,6 +233,8 @@ TOGGLES = {
     "OFFLOAD": "1",
     "SP": "2",
     "MIN_PIXELS": "",
+    "MAX_PIXELS": "",
+    "RECORD_EVERY": "7",
     "STEPS": "10",
     "PROJECT": "p",
     "EXPERIMENT": "e",
@@ -249,6 +256,7 @@ TOGGLED = {
     "trainer.total_training_steps": 10,
     "trainer.default_local_dir": "checkpoints/p/e",
     "perception.papo.coef": 0.01,
+    "perception.record_every": 7,
 }
 
 
@@ -274,6 +282,67 @@ def test_adapters_are_refused_on_megatron():
     assert "LORA=8: adapters have not been tried on Megatron" in done.stderr
 
 
+PEPO = ROOT / "examples/pepo_trainer/run_qwen2_5_vl_3b_fsdp.sh"
+
+
+def test_pixels_of_a_method_that_has_none():
+    config = compose(arguments(PEPO, MIN_PIXELS="3136", MAX_PIXELS="200704"))
+    assert config.data.mm_processor_kwargs == {"min_pixels": 3136, "max_pixels": 200704}
+
+
+@pytest.mark.parametrize(("script", "variable"), [(PEPO, "MIN_PIXELS=3136"), (SEVEN_B, "MAX_PIXELS=")])
+def test_one_limit_of_pixels_alone_is_refused(script, variable):
+    done = script_run(script, DRY_RUN="print", **dict([variable.split("=")]))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give both or neither; the processor ignores one alone" in done.stderr.splitlines()[-2]
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Run a script with a program in Python's place that writes its file of metrics; the file and the arguments."""
+    program = tmp_path / "program"
+    program.write_text(
+        '#!/usr/bin/env bash\necho start >"$VERL_FILE_LOGGER_PATH"\nprintf "%s\\n" "$VERL_FILE_LOGGER_PATH" "$@"\n'
+    )
+    program.chmod(0o755)
+
+    def start(*extra, **variables):
+        folder = tmp_path / "run (1)"
+        done = script_run(SEVEN_B, *extra, **{"PYTHON": str(program), "SAVE_DIR": str(folder), **variables})
+        assert done.returncode == 0, done.stderr
+        path, *given = done.stdout.splitlines()
+        return Path(path).relative_to(tmp_path), given
+
+    return start
+
+
+def test_each_start_has_its_own_metrics_in_the_folder_of_the_run(started, tmp_path):
+    files = [started()[0] for _ in range(2)]
+    assert files == [Path("run (1)/metrics-0.jsonl"), Path("run (1)/metrics-1.jsonl")]
+    assert started(f"trainer.default_local_dir={tmp_path}/other")[0] == Path("other/metrics-0.jsonl")
+    assert started(VERL_FILE_LOGGER_PATH=f"{tmp_path}/own")[0] == Path("own")
+
+
+def test_an_evaluation_leaves_the_metrics_of_the_training_alone(started):
+    files = [started("trainer.val_only=True")[0] for _ in range(2)]
+    assert files == [Path(f"run (1)/evaluation/metrics-{number}.jsonl") for number in range(2)]
+    assert started("trainer.val_only=False")[0] == Path("run (1)/metrics-0.jsonl")
+
+
+def test_workers_of_a_running_ray_are_told_the_file_of_metrics(started, tmp_path):
+    path, (_, module, *given) = started()
+    assert module == "verl.trainer.main_ppo"
+    variables = compose(
+        [argument for argument in given if "ray_kwargs" in argument]
+    ).ray_kwargs.ray_init.runtime_env.env_vars
+    assert variables == {"VERL_FILE_LOGGER_PATH": str(tmp_path / path)}
+
+
+def test_a_dry_run_makes_no_folder(tmp_path):
+    assert script_run(SEVEN_B, DRY_RUN="print", SAVE_DIR=str(tmp_path / "run")).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_dry_run_starts_nothing():
     done = script_run(SEVEN_B, DRY_RUN="yes")
     assert done.returncode == 2
@@ -289,8 +358,11 @@ def test_a_dry_run_of_the_whole_script():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_every_config_is_accepted(path):
-    check(compose([], config_path=str(path.parent), config_name=path.stem))
+    config = compose([], config_path=str(path.parent), config_name=path.stem)
+    check(config)
     assert f"--config-name={path.stem}" in path.read_text()
+    assert f"VERL_FILE_LOGGER_PATH={config.trainer.default_local_dir}/metrics" in path.read_text()
+    assert "perception" not in config or config.perception.record_every > 0
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if "tiny" not in path.stem], ids=name)
@@ -301,8 +373,5 @@ def test_a_config_is_the_script_of_its_name(path):
 
 
 def test_the_tiny_config_is_the_quick_start():
-    specification = importlib.util.spec_from_file_location("quickstart", ROOT / "scripts/quickstart.py")
-    quickstart = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(quickstart)
     config = compose([], config_path=str(ROOT / "configs"), config_name="pgpo_tiny_cpu")
-    assert config == compose([override.replace(f"{ROOT}/", "") for override in quickstart.OVERRIDES])
+    assert config == compose([override.replace(f"{ROOT}/", "") for override in quickstart().OVERRIDES])
