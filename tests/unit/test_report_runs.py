@@ -68,10 +68,11 @@ def test_without_metrics_the_error_says_how_to_log_them(tmp_path):
 
 def test_numbers_that_are_none_leave_a_gap(tmp_path):
     write_metrics(tmp_path / "m.jsonl", [step(1, a=1.0), step(2, a=None), step(3, a=float("nan")), step(4, a=4.0)])
-    (tmp_path / "m.jsonl").open("a").write('{"step": 5, "data": {"a": "text", "b": [1], "c": true}}\n')
+    odd = {"a": "text", "b": [1], "c": True, "d": 10**400}
+    (tmp_path / "m.jsonl").open("a").write(json.dumps({"step": 5, "data": odd}) + "\n")
     run = load(tmp_path)
     assert series(run.steps, "a") == [(1, 1.0), (4, 4.0)]
-    assert run.notes == ["values that are not finite numbers are left out: a, b, c"]
+    assert run.notes == ["values that are not finite numbers are left out: a, b, c, d"]
 
 
 def test_an_unfinished_line_is_left_out_even_within_a_character(tmp_path):
@@ -80,7 +81,19 @@ def test_an_unfinished_line_is_left_out_even_within_a_character(tmp_path):
     assert load(tmp_path).steps == [step(1, a=1.0)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"step": 1}', '{"step": "1", "data": {}}', '{"step": 1, "data": []}', ""])
+BROKEN_LINES = {
+    "cut": "{",
+    "list": "[]",
+    "no data": '{"step": 1}',
+    "text as step": '{"step": "1", "data": {}}',
+    "list as data": '{"step": 1, "data": []}',
+    "empty": "",
+    "deeply nested": '{"step": 1, "data": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}",
+    "step beyond all": '{"step": 99999999999999999999999, "data": {"a": 1.0}}',
+}
+
+
+@pytest.mark.parametrize("line", BROKEN_LINES.values(), ids=BROKEN_LINES)
 def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1, "data": {"a": 1.0}}\n' + line + "\n")

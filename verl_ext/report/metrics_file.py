@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from verl_ext.errors import DataError
 
 Step = tuple[int, dict[str, float]]
+MOST_STEPS = 2**53
+"""Steps up to here are whole numbers wherever a report shows them."""
 
 
 def read_steps(paths: Iterable[Path]) -> list[Step]:
@@ -28,12 +30,20 @@ def read_steps(paths: Iterable[Path]) -> list[Step]:
 
 def series(steps: Iterable[Step], name: str) -> list[tuple[int, float]]:
     """(step, value) of every step at which the metric is a finite number."""
-    return [(step, data[name]) for step, data in steps if is_number(data.get(name))]
+    return [(step, float(data[name])) for step, data in steps if is_number(data.get(name))]
+
+
+def measured(steps: Iterable[Step]) -> set[str]:
+    """Names of the metrics that are a finite number at any step."""
+    return {name for _, data in steps for name, value in data.items() if is_number(value)}
 
 
 def is_number(value: object) -> bool:
     """Whether a logged value is a finite number. verl's logger writes what is not finite as null."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # An integer beyond the largest float is as little a number here as infinity is.
+    return abs(value) <= sys.float_info.max
 
 
 def _entries(path: Path) -> Iterator[Step]:
@@ -46,9 +56,9 @@ def _entries(path: Path) -> Iterator[Step]:
 def _entry(line: bytes, path: Path, number: int) -> Step:
     try:
         entry: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     match entry:
-        case {"step": int(step), "data": dict(data)}:
+        case {"step": int(step), "data": dict(data)} if abs(step) <= MOST_STEPS:
             return step, data
     raise DataError(f"{path}:{number}: not a line of verl's file logger, which reads " + '{"step": 1, "data": {...}}')
