@@ -12,8 +12,7 @@ from verl_ext import cli
 
 
 @pytest.fixture
-def call(monkeypatch):
-    monkeypatch.setitem(cli.COMMANDS, "report", "")
+def call():
     return lambda *words: CliRunner().invoke(cli.main, ["report", *map(str, words)])
 
 
