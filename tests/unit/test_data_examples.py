@@ -58,6 +58,12 @@ def test_choices_are_lettered(files, answer):
     assert example.source_id == "7"
 
 
+def test_every_letter_can_be_a_choice(files):
+    row = {"question": "?", "choices": [str(number) for number in range(26)], "answer": "25", "image": "a.png"}
+    example = read_example(row, files)
+    assert (example.question.splitlines()[-1], example.answer) == ("Z. 25", "Z")
+
+
 @pytest.mark.parametrize(("answer", "text"), [(5, "5"), (0.5, "0.5"), (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}")])
 def test_answers_become_text(files, answer, text):
     assert read_example({"question": "?", "answer": answer, "image": "a.png"}, files).answer == text
@@ -90,6 +96,8 @@ def test_answers_become_text(files, answer, text):
         ({"image": "data:image/png;base64,AAAA"}, "is a URL"),
         ({"choices": ["1", "2"], "answer": "3"}, "answer '3' is none of the choices, nor a letter from A to B"),
         ({"choices": ["1", "2"], "answer": "C"}, "nor a letter from A to B"),
+        ({"choices": [str(n) for n in range(27)], "answer": "26"}, "has 27 choices; there are letters for 26"),
+        ({"choices": [str(n) for n in range(27)], "answer": "0"}, "has 27 choices; there are letters for 26"),
     ],
     ids=lambda value: str(value)[:40].replace("\0", "NUL"),
 )

@@ -4,7 +4,7 @@
 import json
 import math
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,8 @@ def read_example(values: Mapping[str, Any], files: ImageFiles) -> Example:
     placeholders in front. An answer that is wholly in a box is taken out of it.
 
     Raises:
-        DataError: a column is missing or empty, an image cannot be read, or the placeholders do not fit the images.
+        DataError: a column is missing or empty, an image cannot be read, the placeholders do not fit the images, or
+            there are more choices than letters.
     """
     question, answer = _text(values, QUESTION_COLUMNS), unboxed(_text(values, ("answer",)))
     images = tuple(_image_bytes(image, files) for image in _list(_cell(values, IMAGE_COLUMNS), "images"))
@@ -103,8 +104,11 @@ def _image_bytes(image: Any, files: ImageFiles) -> bytes:
     raise DataError(f"has an image without bytes or path: {image!r}")
 
 
-def _with_choices(question: str, choices: Iterable[str]) -> str:
-    lines = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, choices, strict=False)]
+def _with_choices(question: str, choices: Sequence[str]) -> str:
+    letters = string.ascii_uppercase
+    if len(choices) > len(letters):
+        raise DataError(f"has {len(choices)} choices; there are letters for {len(letters)}")
+    lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False)]
     return "\n".join((question, *lines))
 
 
