@@ -129,6 +129,16 @@ def test_a_folder_without_the_data_set(tmp_path, out, name):
     assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["folder", "file"])
+def test_a_part_of_a_download_is_refused(tmp_path, out, whole):
+    file = tmp_path / "in/data/train-00003-of-00010.parquet"
+    write_problems(file, problems([1]))
+    output = run("virl39k", "--source", tmp_path / "in" if whole else file, "--output-dir", out, code=1)
+    assert output.startswith(f"Error: {file.parent}: train-00000-of-00010.parquet, train-00001-of-00010.parquet, ")
+    assert output.endswith("train-00005-of-00010.parquet and 4 more of 10 parts are missing; download them as well\n")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_without_a_network_it_says_what_to_download(name, tmp_path):
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
@@ -174,6 +184,16 @@ def test_a_table_and_a_test_table(photos, tmp_path, out):
     (test,) = read(out / "test.parquet")
     assert test["reward_model"]["ground_truth"] == "A"
     assert len(read(out / "train.parquet")) == 3
+
+
+def test_a_further_test_table_beside_a_test_split_is_refused(photos, tmp_path, out):
+    (tmp_path / "both").mkdir()
+    photos.rename(tmp_path / "both/train")
+    write_lines(tmp_path / "both/test/metadata.jsonl", [{"image": "x.png", "question": "?", "answer": 3}])
+    further = tmp_path / "both/train/metadata.jsonl"
+    output = run("folder", tmp_path / "both", "--test", further, "--output-dir", out, code=1)
+    assert output.startswith(f"Error: test={further}: {tmp_path / 'both'} has a test split of its own, ")
+    assert not out.exists()
 
 
 def test_images_elsewhere_need_leave(photos, tmp_path, out):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from verl_ext.data.data_set import HubDataSet, Repository
 from verl_ext.data.hub import fetch
+from verl_ext.data.shards import check_complete
 from verl_ext.data.tables import SUFFIXES, Record, count_records, read_records
 from verl_ext.errors import DataError
 
@@ -56,6 +57,9 @@ def local_source(data_set: HubDataSet, repository: Repository, path: Path) -> So
     """The data set in a download of a repository, or in one file, which is its first split.
 
     A folder may have the files as the repository does, or as `<split>*.parquet` or `<split>*.jsonl`.
+
+    Raises:
+        DataError: there is no such file, or one is part of a table of which other parts are missing.
     """
     return _source(data_set, repository, path, f"local files, laid out as `{repository.id}`")
 
@@ -67,6 +71,8 @@ def _source(data_set: HubDataSet, repository: Repository, path: Path, origin: st
     if not splits:
         needed = ", ".join(f"{glob} ({split})" for split, glob in repository.files.items())
         raise DataError(f"{path}: no files of {data_set.name}; {needed} or <split>*.jsonl are looked for")
+    for files in splits.values():
+        check_complete(files)
     return Source(data_set.name, data_set.title, origin, data_set.licence, data_set.ability, splits)
 
 
@@ -81,13 +87,18 @@ def folder_source(path: Path, *, test: Path | None, name: str, licence: str, all
     Args:
         path: a table (.jsonl, .csv, .parquet), a folder with `metadata.jsonl` (or .csv, .parquet) beside its images,
             or a folder of such folders called `train` and, for what is held out, anything else.
-        test: a table or folder to hold out, in addition.
+        test: a table or folder to hold out as the split `test`, which `path` must not have.
         name: `data_source` of the rows.
         licence: for the data card.
         allow_outside: whether rows may name images outside of the folder of their table.
+
+    Raises:
+        DataError: there is no table, or there are two for the split `test`.
     """
     splits = _split_folders(path) if path.is_dir() and not _metadata(path) else {TRAIN: _table(path)}
     if test is not None:
+        if "test" in splits:
+            raise DataError(f"test={test}: {path} has a test split of its own, {splits['test']}; leave one of them out")
         splits["test"] = _table(test)
     files = {split: (table,) for split, table in splits.items()}
     return Source(name, f"{name}: images, questions and answers", "local files", licence, "vqa", files, allow_outside)
