@@ -12,7 +12,8 @@ from support import tiny
 from verl_ext.ablation.layout import PatchFormat
 from verl_ext.ablation.pictures import pictures
 from verl_ext.integration.model_facts import patch_format
-from verl_ext.integration.thumbnails import LARGEST_SIDE, thumbnails
+from verl_ext.integration.thumbnails import thumbnails
+from verl_ext.report.images import LONGEST_SIDE
 
 
 def picture(height, width, seed):
@@ -50,7 +51,7 @@ def test_thumbnails_are_small_png_files():
     inputs = processed(picture(560, 280, 3), do_resize=False)
     (png,) = thumbnails(dict(inputs), patch_format(tiny.processor()))
     image = Image.open(io.BytesIO(png))
-    assert (image.format, image.size) == ("PNG", (LARGEST_SIDE // 2, LARGEST_SIDE))
+    assert (image.format, image.size) == ("PNG", (LONGEST_SIDE // 2, LONGEST_SIDE))
 
 
 def test_a_row_without_images_has_no_thumbnails():

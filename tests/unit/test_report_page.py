@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -36,6 +37,7 @@ HOSTILE = [
     "${alert(1)}",
     "emoji \U0001f469\u200d\U0001f680",
 ]
+END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class Elements(HTMLParser):
@@ -249,6 +251,14 @@ def test_broken_pictures_are_named(cut):
     content = Question(random.Random(0)).image
     with pytest.raises(DataError, match="here: not a PNG picture"):
         thumbnail(content[:cut], "here")
+
+
+def test_a_picture_that_is_broken_behind_its_pixels_is_named():
+    # Neither OSError nor ValueError: what PIL raises for a profile without a name is an IndexError.
+    profile = b"\0\0\0\0iCCP" + zlib.crc32(b"iCCP").to_bytes(4, "big")
+    content = png(Image.new("RGB", (4, 4))).removesuffix(END_OF_PNG) + profile + END_OF_PNG
+    with pytest.raises(DataError, match="here: not a PNG picture"):
+        thumbnail(content, "here")
 
 
 def test_other_formats_are_refused():

@@ -10,12 +10,11 @@ from PIL import Image
 
 from verl_ext.ablation.layout import PatchFormat
 from verl_ext.ablation.pictures import pictures
-
-LARGEST_SIDE = 256
+from verl_ext.report.images import LONGEST_SIDE
 
 
 def thumbnails(inputs: dict[str, Any], patch_format: PatchFormat) -> list[bytes]:
-    """One PNG an image, at most `LARGEST_SIDE` pixels wide and high; none for a row without images.
+    """One PNG an image, at most `LONGEST_SIDE` pixels wide and high; none for a row without images.
 
     Args:
         inputs: `multi_modal_inputs` of one row.
@@ -28,7 +27,7 @@ def thumbnails(inputs: dict[str, Any], patch_format: PatchFormat) -> list[bytes]
 
 
 def _png(image: Image.Image) -> bytes:
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
