@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`verl-ext doctor`: on what is here, and on what is really broken."""
 
+import importlib.util
 import io
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pyarrow as pa
@@ -22,7 +27,7 @@ from support.configuration import SMALL
 
 from verl_ext.commands.doctor import command
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.doctor import api, conflicts, progress, rendering, rollout, versions
+from verl_ext.integration.doctor import api, conflicts, plugin, progress, rendering, rollout, versions
 from verl_ext.integration.doctor.batches import Batches, cut, micro_batch_problem, mini_batch_problem, padding
 from verl_ext.integration.doctor.checks import Status, failure, guarded, ok, warning
 from verl_ext.integration.doctor.diagnosis import CONFIGURATION_STEPS, configuration_checks, run_steps
@@ -123,12 +128,18 @@ def test_a_sound_installation_and_configuration(data):
     assert installation | configuration | later <= set(statuses)
 
 
-def test_what_failed_is_on_the_screen(data, tmp_path):
+def test_what_failed_is_on_the_screen(data, monkeypatch, tmp_path):
+    (tmp_path / "tensordict.py").write_text("raise ImportError('tensordict is broken here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "500")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     done = doctor("+perception=pgpo", *usual(data, train=tmp_path / "absent.parquet"))
     assert done.exit_code == 1
     assert "Installation\n" in done.output
+    assert re.search("failure +plug-in +`import verl` fails: ImportError: tensordict is broken here", done.output)
     assert "absent.parquet" in done.output
-    assert ", 1 failure" in done.output.splitlines()[-1]
+    assert ", 2 failures" in done.output.splitlines()[-1]
     assert "\x1b" not in done.output
     assert "Traceback" not in done.output
 
@@ -144,27 +155,46 @@ def test_bad_usage(arguments):
 # Installation
 
 
-def test_a_plug_in_that_is_kept_out(monkeypatch):
+@pytest.fixture
+def light_verl(monkeypatch, tmp_path):
+    """The folder from which probes import verl's own start, which loads plug-ins, without what it loads before."""
+    origin = Path(importlib.util.find_spec("verl").origin).parent
+    package = tmp_path / "verl"
+    (package / "utils").mkdir(parents=True)
+    shutil.copy(origin / "__init__.py", package)
+    shutil.copytree(origin / "version", package / "version")
+    (package / "protocol.py").write_text("DataProto = None")
+    (package / "utils" / "device.py").write_text("is_npu_available = False")
+    (package / "utils" / "import_utils.py").write_text("import_external_libs = None")
+    (package / "utils" / "logging_utils.py").write_text("def set_basic_config(level): ...")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_a_plug_in_that_is_kept_out(light_verl, monkeypatch):
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
     check = only(plugin_checks(Subject(probe=Probe())))
     assert check.status is Status.FAILURE
     assert check.remedy.startswith("VERL_USE_EXTERNAL_PLUGINS=none keeps it out")
 
 
-def test_a_plug_in_that_cannot_be_imported(monkeypatch, tmp_path):
-    (tmp_path / "wrapt.py").write_text("raise ImportError('wrapt is broken here')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_a_plug_in_that_cannot_be_imported(light_verl):
+    (light_verl / "wrapt.py").write_text("raise ImportError('wrapt is broken here')")
     check = only(plugin_checks(Subject(probe=Probe())))
     assert check.status is Status.FAILURE
     assert "ImportError: wrapt is broken here" in check.found
 
 
-def test_a_verl_that_cannot_be_imported(monkeypatch, tmp_path):
-    (tmp_path / "tensordict.py").write_text("raise ImportError('tensordict is broken here')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (check,) = guarded("plug-in", lambda: plugin_checks(Subject(probe=Probe())))
-    assert check.status is Status.FAILURE
-    assert "tensordict is broken here" in check.found
+def test_a_probe_that_takes_too_long_is_killed(monkeypatch, tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 60")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(plugin, "SECONDS", 0.05)
+    probe = Probe()
+    (check,) = guarded("plug-in", lambda: plugin_checks(Subject(probe=probe)))
+    assert (check.status, "timed out" in check.found) == (Status.FAILURE, True)
+    assert probe._process.returncode == -signal.SIGKILL
 
 
 def test_a_symbol_that_verl_does_not_have(monkeypatch):
@@ -188,6 +218,13 @@ def test_versions_outside_of_what_is_allowed(monkeypatch, tmp_path):
     assert [name for name, check in found.items() if check.status is not Status.OK] == ["tensordict"]
     assert found["tensordict"].found.startswith("99.0, which is not among ")
     assert "<=0.10.0" in found["tensordict"].remedy
+
+
+def test_this_package_is_installed_from_a_checkout(monkeypatch):
+    monkeypatch.setattr(versions, "installed", dict)
+    found = {check.name: check.remedy for check in versions.version_checks(Subject())}
+    assert found["verl-ext"].startswith("pip install . in a checkout")
+    assert found["verl"] == 'pip install "verl<0.10,>=0.9.0"'
 
 
 def test_missing_packages(monkeypatch):

@@ -14,11 +14,11 @@ from typing import Any
 from verl_ext.integration.doctor.checks import Check, failure, ok
 from verl_ext.integration.doctor.plugin_probe import PLUGIN
 from verl_ext.integration.doctor.subject import Subject
+from verl_ext.integration.doctor.versions import INSTALL
 
 GROUP = "verl.plugins"
 POLICY = "VERL_USE_EXTERNAL_PLUGINS"
 SECONDS = 300
-INSTALL = "pip install verl-ext into the environment that runs main_ppo"
 
 
 class Probe:
@@ -33,8 +33,14 @@ class Probe:
 
         Raises:
             RuntimeError: it printed nothing; with the last line of its errors.
+            TimeoutExpired: it took longer than `SECONDS`, and was killed.
         """
-        output, errors = self._process.communicate(timeout=SECONDS)
+        try:
+            output, errors = self._process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
         if self._process.returncode != 0:
             raise RuntimeError((errors.strip().splitlines() or [f"exit status {self._process.returncode}"])[-1])
         return json.loads(output.splitlines()[-1])

@@ -17,6 +17,9 @@ from verl_ext.integration.doctor.subject import Subject
 
 OWNERS = ("verl-ext", "verl")
 """Distributions whose requirements count."""
+PACKAGE = OWNERS[0]
+INSTALL = "pip install . in a checkout of verl-ext, into the environment that runs main_ppo"
+"""How this package is installed."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Part:
 
 
 PARTS = (
-    Part(("verl-ext",), "verl finds no plug-in"),
+    Part((PACKAGE,), "verl finds no plug-in"),
     Part(("verl",), "there is no trainer"),
     Part(("torch",), "nothing runs"),
     Part(("transformers",), "verl cannot load models"),
@@ -63,7 +66,8 @@ def version_checks(_subject: Subject) -> Iterator[Check]:
             yield ok(part.names[0], f"not installed; {part.missing}")
         elif not names:
             wanted = f"{part.names[0]}{ranges[canonicalize_name(part.names[0])]}"
-            yield failure(part.names[0], f"not installed; {part.missing}", f'pip install "{wanted}"')
+            remedy = INSTALL if part.names[0] == PACKAGE else f'pip install "{wanted}"'
+            yield failure(part.names[0], f"not installed; {part.missing}", remedy)
 
 
 def _in_range(name: str, found: str, ranges: SpecifierSet) -> Check:
