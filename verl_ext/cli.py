@@ -39,6 +39,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (ConfigurationError, DataError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.strerror or error}: {error.filename}") from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

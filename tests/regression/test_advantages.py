@@ -304,3 +304,16 @@ def test_shuffled_weights_are_the_same_on_other_tokens(vanilla):
     backwards = computed(control, rows[::-1])[0]
     for first, second in zip(list(found.values())[: len(rows)], reversed(backwards.values()), strict=True):
         assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_influence_fades_over_the_run(vanilla):
+    rows = queue.recorded_rows(LENGTHS)
+    expected, _ = computed(vanilla, rows)
+    full, _ = computed(trainer(PerceptionTrainerSync, "+perception=pgpo"), rows)
+    half_way = trainer(PerceptionTrainerSync, "+perception=pgpo", "perception.fade_over=0.8")
+    faded, _ = computed(half_way, rows)
+    for key in expected:
+        # Two of five steps are done: half of what 0.8 of the run takes away.
+        assert torch.allclose(faded[key], (expected[key] + full[key]) / 2, atol=1e-6)
+    gone = trainer(PerceptionTrainerSync, "+perception=pgpo", "perception.fade_over=0.4")
+    assert close(computed(gone, rows)[0], expected)

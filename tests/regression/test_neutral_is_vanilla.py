@@ -199,3 +199,13 @@ def test_a_larger_coefficient_changes_it_more(vanilla, vlm):
         for worker in (build(*PAPO, f"perception.papo.coef={coef}") for coef in (0.01, 0.04))
     )
     assert large == pytest.approx(4 * small, rel=1e-3)
+
+
+def test_a_fading_coefficient_is_a_smaller_one(vlm):
+    """A fifth of the run is done, which is half of the 0.4 over which the influence fades."""
+    rows = batches.rows(vlm)
+    fading = build(*PAPO, "perception.papo.coef=0.04", "perception.fade_over=0.4")
+    half = build(*PAPO, "perception.papo.coef=0.02")
+    results = [loss_and_gradients(worker, with_signals(worker, rows)) for worker in (fading, half)]
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    assert largest_difference(*results) < 1e-7

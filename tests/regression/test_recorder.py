@@ -138,3 +138,37 @@ def test_recording_changes_no_advantage(tmp_path):
         found.append(queue.advantages(meta))
         queue.clear(meta)
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_a_single_row(tmp_path):
+    made = trainer(tmp_path, "perception.record_every=1", "perception.record_rows=1", step=1)
+    meta = queue.put(rows())
+    made._compute_advantage(meta, metrics={})
+    queue.clear(meta)
+    (record,) = records(tmp_path, 1)
+    assert len(record["tokens"]) == len(record["advantage"])
+
+
+def test_a_full_disk_is_a_warning(tmp_path, caplog):
+    (tmp_path / "perception_tokens").mkdir()
+    (tmp_path / "perception_tokens" / "step_000001.partial").symlink_to("/dev/full")
+    made = trainer(tmp_path, "perception.record_every=1", step=1)
+    meta = queue.put(rows())
+    with caplog.at_level("WARNING", logger="verl_ext"):
+        made._compute_advantage(meta, metrics={})
+    queue.clear(meta)
+    assert "step 1: its token records are not written" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert list((tmp_path / "perception_tokens").iterdir()) == []
+
+
+@pytest.mark.parametrize("accuracy", ["yes", None, [1.0]])
+def test_an_accuracy_that_is_no_number_is_left_out(tmp_path, accuracy):
+    made = trainer(tmp_path, "perception.record_every=1", step=1)
+    given = rows()
+    for row in given:
+        row["extra_fields"] = {"reward_extra_info": {"acc": accuracy}}
+    meta = queue.put(given)
+    made._compute_advantage(meta, metrics={})
+    queue.clear(meta)
+    assert {record["accuracy"] for record in records(tmp_path, 1)} == {None}

@@ -1,13 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """A loss that is NaN or infinite, inside the loss function that the worker gives to verl."""
 
+import inspect
+
 import pytest
 import torch
 from tensordict import NonTensorData, TensorDict
 from torch.nested import as_nested_tensor
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
 
-from verl_ext.integration.broken import BrokenNumberError
+from verl_ext.integration.broken import BrokenNumberError, sound_loss
 from verl_ext.integration.loss import STEPS_DONE, loss_with_terms
+
+
+def logits_with(value):
+    """Logits of three tokens, one of which is broken, and their log-probabilities."""
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = value
+    logits.requires_grad_()
+    return logits, torch.log_softmax(logits, dim=-1)[:, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_forward_pass_has_no_sound_gradient_so_verl_drops_the_step(value):
+    logits, log_probs = logits_with(value)
+    loss, _ = sound_loss(log_probs.sum(), {}, log_probs, policy="skip", where=lambda: "step 1")
+    loss.backward()
+    assert loss == 0.0
+    assert not torch.isfinite(logits.grad.norm())
+    assert "torch.isfinite(grad_norm)" in inspect.getsource(FSDPEngine.optimizer_step)
 
 
 def attempt(value, policy):

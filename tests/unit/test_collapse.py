@@ -5,6 +5,8 @@ import random
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from verl_ext.integration.collapse import SIGNS, CollapseWatch
 
@@ -97,3 +99,11 @@ def test_missing_metrics_are_not_told():
     watch = CollapseWatch(2)
     watch.update({"actor/entropy": 1.0}, 1)
     assert watch.update({"actor/entropy": 2.0}, 2) == ({}, None)
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, st.floats())), max_size=30), st.integers(4, 9))
+def test_no_number_breaks_it(steps, window):
+    watch = CollapseWatch(window)
+    for step, metrics in enumerate(steps):
+        logged, _ = watch.update(metrics, step)
+        assert set(logged.values()) <= {0.0, 1.0, 2.0, 3.0, 4.0}

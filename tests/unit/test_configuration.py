@@ -138,6 +138,7 @@ OVERRIDES = [
     (PGPO_GROUP, "on_broken", "skip"),
     (PGPO_GROUP, "shuffle_weights", True),
     (PGPO_GROUP, "collapse_window", 40),
+    (PGPO_GROUP, "fade_over", 0.5),
     (PGPO_GROUP, "zero_equal_reward_groups", True),
     (PGPO_GROUP, "response_only_logits", True),
 ]
@@ -219,6 +220,8 @@ SECTION_REFUSALS = [
     (PGPO_GROUP, "perception.record_every=-1", "perception.record_every", "-1", "between 0 and"),
     (PGPO_GROUP, "perception.record_rows=0", "perception.record_rows", "0", "between 1 and"),
     (PGPO_GROUP, "perception.on_broken=ignore", "perception.on_broken", "ignore", "stop, skip"),
+    (PGPO_GROUP, "perception.collapse_window=3", "perception.collapse_window", "3", "4 or more"),
+    (PGPO_GROUP, "perception.fade_over=0", "perception.fade_over", "0", "between 1e-06 and 1"),
     (PGPO_GROUP, "perception.collapse_window=-1", "perception.collapse_window", "-1", "between 0 and"),
     (PGPO_GROUP, "perception.min_rollout_correlation=2", "perception.min_rollout_correlation", "2", "between -1 and 1"),
     (PAPO_GROUP, "perception.papo.coef=-1", "perception.papo.coef", "-1", "between 0 and 1e+06"),

@@ -35,3 +35,9 @@ def test_comments_reach_the_keys_of_their_paragraph():
         ("a", "e"): "",
         ("f",): "Two.",
     }
+
+
+def test_no_two_keys_of_a_section_have_the_same_meaning():
+    for section in script().PAGE.read_text().split("\n## "):
+        meanings = [line.split(" | ")[-1] for line in section.splitlines() if line.startswith("| `perception.")]
+        assert len(set(meanings)) == len(meanings), section[:40]

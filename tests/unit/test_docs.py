@@ -298,3 +298,10 @@ def test_every_metric_is_logged(page):
         for metric in expanded(text):
             pattern = "[^/]+".join(map(re.escape, re.split(r"<\w+>", metric)))
             assert any(re.fullmatch(pattern, known) for known in metrics()), metric
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_table_has_a_header(page):
+    """A line that begins with a bar belongs to a table, whose second line is its rule."""
+    for block in re.findall(r"(?:^\|.*\n)+", FENCED.sub("", page.read_text()), re.MULTILINE):
+        assert re.fullmatch(r"\|[\s:|-]+\|", block.splitlines()[1]), block

@@ -87,6 +87,10 @@ def sound_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a micro-batch if it is a number; else an error, or with "skip" a loss without a gradient.
 
+    Where the forward pass itself is broken, no loss has a sound gradient; verl's engines then drop the whole step of
+    the optimizer, because the norm of the gradient is not finite. The graph is kept all the same: ranks that share
+    parameters must all go through it.
+
     Args:
         loss: scalar.
         parts: the scalars that it is made of, by name.
@@ -106,7 +110,7 @@ def sound_loss(
     text = f"{where()}: the loss is NaN or infinite ({names})"
     if policy == STOP:
         raise BrokenNumberError(f"{text}; the optimizer does not step. perception.on_broken=skip leaves the rows out")
-    logger.warning("%s; the rows of the micro-batch are left out", text)
+    logger.warning("%s; the rows of the micro-batch are left out of the loss", text)
     return torch.nan_to_num(log_prob).sum() * 0.0, {BROKEN_LOSSES: 1.0}
 
 

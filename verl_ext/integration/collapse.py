@@ -7,6 +7,7 @@ term) runs away, updates are clipped ever more often, both views grow uncertain,
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ FEWEST, ENOUGH = 2, 3
 """How many signs make a warning: all that can be told, between these two."""
 
 REMEDIES = (
-    "What has helped: a smaller weight of the perception term (perception.papo.coef), one that falls over the run "
-    "(perception.papo.schedule=annealing), a reference KL (recipe=grpo_kl), a lower learning rate. "
+    "What has helped: a smaller weight of the perception term (perception.papo.coef, where PAPO acts), influence that "
+    "fades over the run (perception.fade_over=0.5), a reference KL (recipe=grpo_kl), a lower learning rate. "
     "perception.collapse_window=0 turns this warning off."
 )
+SHORTEST_WINDOW = 4
+LARGEST = 1e100
+"""Metrics beyond it are as good as infinite, and left out."""
 
 Change = Callable[[list[float], list[float]], bool]
 
@@ -74,7 +78,7 @@ class CollapseWatch:
     """Compares the newer half of the last steps with the older half.
 
     Args:
-        window: steps that are compared, half against half.
+        window: steps that are compared, half against half; at least `SHORTEST_WINDOW`.
     """
 
     def __init__(self, window: int) -> None:
@@ -90,7 +94,8 @@ class CollapseWatch:
             `perception/collapse/signs`; and a warning, at most once a window, when enough of them hold.
         """
         for name in {name for sign in SIGNS.values() for name in sign.metrics}:
-            if name in metrics:
+            # Comparisons with NaN are false.
+            if abs(metrics.get(name, math.nan)) < LARGEST:
                 self._seen.setdefault(name, deque(maxlen=self.window)).append(float(metrics[name]))
         told = {name: self._holds(sign) for name, sign in SIGNS.items() if self._can_tell(sign)}
         if not told:
@@ -108,7 +113,8 @@ class CollapseWatch:
 
     def _halves(self, name: str) -> tuple[list[float], list[float]]:
         values = list(self._seen[name])
-        return values[: self.window // 2], values[self.window // 2 :]
+        half = self.window // 2
+        return values[:half], values[-half:]
 
     def _warning(self, told: Mapping[str, bool], step: int) -> str | None:
         if step < self._quiet_until:

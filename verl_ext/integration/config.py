@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.broken import SKIP, STOP
+from verl_ext.integration.collapse import SHORTEST_WINDOW
 from verl_ext.integration.typed import build, unknown_key
 from verl_ext.methods.base import Method, bounded, choice
 from verl_ext.methods.registry import available_methods
@@ -31,6 +32,7 @@ class RunOptions:
         record_every: write per-token records of `record_rows` responses every so many steps, and of those to the
             prompts of the first record whenever they recur; 0 writes none.
         record_rows: responses per record file.
+        fade_over: share of the run over which the influence of all methods falls linearly to none; null keeps it.
         on_broken: what to do with responses of which a signal or weight is NaN or infinite: "stop" the run, or "skip"
             them.
         collapse_window: steps over which early signs of a collapse are looked for; 0 turns the warning off.
@@ -47,6 +49,7 @@ class RunOptions:
     min_rollout_correlation: float | None = bounded(0.95, -1.0, 1.0)
     record_every: int = bounded(0, 0, 2**31)
     record_rows: int = bounded(8, 1, 2**31)
+    fade_over: float | None = bounded(None, 1e-6, 1.0)
     on_broken: str = choice(STOP, SKIP)
     collapse_window: int = bounded(20, 0, 2**31)
     shuffle_weights: bool = False
@@ -87,6 +90,7 @@ def parse(section: DictConfig | Mapping[str, Any]) -> Perception:
     sections = {name: values.pop(name) for name in list(values) if name in classes}
     _refuse_unknown(values, classes)
     options = build(RunOptions, values, "perception")
+    _refuse_short_window(options.collapse_window)
     names = _names(options.methods, classes)
     _refuse_idle(names, sections)
     _refuse_combination(names, classes)
@@ -158,6 +162,12 @@ def _refuse_unknown_signal(method: Method) -> None:
         known = ", ".join(kind.__name__ for kind in get_args(Signal))
         remedy = f"{method.name} needs signals that nothing measures; verl_ext.signals.request has {known}"
         raise ConfigurationError(key="perception.methods", value=unknown, remedy=remedy)
+
+
+def _refuse_short_window(window: int) -> None:
+    if 0 < window < SHORTEST_WINDOW:
+        remedy = f"too short to tell a trend from noise; write {SHORTEST_WINDOW} or more, or 0 for no warning"
+        raise ConfigurationError(key="perception.collapse_window", value=window, remedy=remedy)
 
 
 def _refuse_idle_views(methods: Iterable[Method], views: Mapping[str, AblationSpec]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A control for experiments: weights of the same strength on other tokens."""
+"""What options change in the combined weights of all methods: a control for experiments, and fading."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from torch import Tensor
 
 from verl_ext.ablation.seeding import generators
 from verl_ext.methods.base import RolloutSignals
+
+
+def influence(progress: float, fade_over: float | None) -> float:
+    """How much of the methods acts: 1, falling linearly to 0 over the share `fade_over` of the run.
+
+    Args:
+        progress: share of the training steps that are done.
+        fade_over: share of the run in (0, 1]; None for no fading.
+    """
+    return 1.0 if fade_over is None else max(0.0, 1.0 - progress / fade_over)
+
+
+def faded(weights: Tensor, response_mask: Tensor, share: float) -> Tensor:
+    """(B, T) weights that lie between 1 (`share` 0) and themselves (`share` 1); 0 outside of the mask."""
+    return weights if share == 1.0 else (1.0 + share * (weights - 1.0)) * response_mask
 
 
 def shuffled(weights: Tensor, signals: RolloutSignals, seed: int, step: int) -> Tensor:

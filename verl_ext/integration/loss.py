@@ -14,6 +14,7 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
 from verl_ext.integration.broken import STOP, sound_loss
+from verl_ext.integration.control import influence
 from verl_ext.methods.base import LossInputs, LossTerm, Method
 
 HAS_IMAGE = "has_image"
@@ -31,6 +32,7 @@ def loss_with_terms(
     config: ActorConfig,
     methods: Sequence[Method],
     on_broken: str = STOP,
+    fade_over: float | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """`base_loss` plus every term of every method; a drop-in for verl's `set_loss_fn`.
 
@@ -43,13 +45,16 @@ def loss_with_terms(
             `global_batch_info`, so the terms are averaged exactly as the policy loss is, whatever the split.
         methods: the methods that have loss terms.
         on_broken: "stop" or "skip", for a loss that is NaN or infinite.
+        fade_over: share of the run over which the coefficients of all terms fall to 0; None keeps them.
 
     Raises:
         BrokenNumberError: it is, and `on_broken` is "stop".
     """
     loss, metrics = base_loss(model_output=model_output, data=data, dp_group=dp_group)
     parts = {"verl's policy loss": loss}
-    for name, coef, value in _terms(model_output, data, methods, config):
+    share = influence(data[STEPS_DONE] / max(1, data[TOTAL_STEPS]), fade_over) if methods else 1.0
+    for name, own_coef, value in _terms(model_output, data, methods, config):
+        coef = share * own_coef
         loss = loss + coef * value
         parts[name] = value
         metrics[name] = Metric(value=value, aggregation=AggregationType.SUM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.record_choice import choose, prompt_id
 from verl_ext.integration.records import TokenRecord, first_prompts, write_records
 from verl_ext.integration.thumbnails import thumbnails
+from verl_ext.logs import get_logger
 from verl_ext.methods.base import RolloutSignals
 from verl_ext.signals.divergence import sampled_k3
 from verl_ext.signals.request import AblatedLogProb
 
-FIELDS = ("uid", "prompts", "responses", "rm_scores", "data_source", "index", "reward_model", "extra_fields")
+logger = get_logger(__name__)
+NAMING_FIELDS = ("uid", "prompts", "rm_scores", "data_source", "index")
+FIELDS = ("uid", "prompts", "responses", "rm_scores", "reward_model", "extra_fields", "multi_modal_inputs")
 
 
 @dataclass(frozen=True)
@@ -56,59 +60,70 @@ class TokenRecorder:
         self.watched = first_prompts(folder)
 
     def record(self, batch: RolloutBatch, credit: Credit, step: int) -> None:
-        """Write what is due at this step, if anything."""
+        """Write what is due at this step, if anything; a disk that is full is a warning."""
         due = step % self.every == 0
         if not due and not self.watched:
             return
-        fields = tq.kv_batch_get(keys=batch.real_keys, partition_id=batch.meta.partition_id, select_fields=list(FIELDS))
-        names = self._prompt_ids(fields)
-        rewards = [row.sum().item() for row in fields["rm_scores"].unbind()]
+        names, rewards = self._names_and_rewards(batch)
         chosen = choose(names, rewards, self.watched, self.rows if due else 0)
         if not chosen:
             return
-        pictures = self._pictures(batch, chosen)
-        records = [
-            self._one(fields, credit, row, step, names[row], images)
-            for row, images in zip(chosen, pictures, strict=True)
-        ]
-        write_records(records, self.folder, step)
-        self.watched = self.watched or frozenset(record.prompt_id for record in records)
+        self.watched = self.watched or frozenset(names[row] for row in chosen)
+        fields = _fetch(batch, FIELDS, [batch.real_keys[row] for row in chosen])
+        records = [self._one(fields, credit, at, row, step, names[row]) for at, row in enumerate(chosen)]
+        try:
+            write_records(records, self.folder, step)
+        except OSError as error:
+            logger.warning("step %d: its token records are not written (%s); training goes on", step, error)
 
-    def _prompt_ids(self, fields: Any) -> list[str]:
+    def _names_and_rewards(self, batch: RolloutBatch) -> tuple[list[str], list[float]]:
+        """What decides which rows are recorded, of all rows."""
+        fields = _fetch(batch, NAMING_FIELDS, batch.real_keys)
         tokens = fields["prompts"].unbind()
         sources, indexes = (_column(fields, name, len(tokens)) for name in ("data_source", "index"))
-        return [prompt_id(ids.tolist(), str(s), i) for ids, s, i in zip(tokens, sources, indexes, strict=True)]
+        names = [prompt_id(ids.tolist(), str(s), i) for ids, s, i in zip(tokens, sources, indexes, strict=True)]
+        return names, [row.sum().item() for row in fields["rm_scores"].unbind()]
 
-    def _pictures(self, batch: RolloutBatch, chosen: Sequence[int]) -> list[list[bytes]]:
-        if self.patch_format is None:
-            return [[] for _ in chosen]
-        keys = [batch.real_keys[row] for row in chosen]
-        fields = tq.kv_batch_get(keys=keys, partition_id=batch.meta.partition_id, select_fields=["multi_modal_inputs"])
-        return [thumbnails(inputs, self.patch_format) for inputs in row_inputs(fields)]
-
-    def _one(self, fields: Any, credit: Credit, row: int, step: int, name: str, images: list[bytes]) -> TokenRecord:
-        response = fields["responses"].unbind()[row]
-        count, rows = response.shape[0], len(fields["uid"])
+    def _one(self, fields: Any, credit: Credit, at: int, row: int, step: int, name: str) -> TokenRecord:
+        """The record of row `row` of the batch, which is number `at` of those in `fields`."""
+        responses = fields["responses"].unbind()
+        uid, extra, answer = (
+            _column(fields, key, len(responses))[at] for key in ("uid", "extra_fields", "reward_model")
+        )
+        count = responses[at].shape[0]
         dependency = _dependency(credit.signals)
-        measured = credit.signals.measured.items()
-        extra, reward_model = (_column(fields, key, rows)[row] or {} for key in ("extra_fields", "reward_model"))
-        truth = reward_model.get("ground_truth")
-        accuracy = (extra.get("reward_extra_info") or {}).get("acc")
         return TokenRecord(
             step=step,
-            uid=str(fields["uid"][row]),
-            prompt=self.tokenizer.decode(fields["prompts"].unbind()[row], skip_special_tokens=True),
-            tokens=[self.tokenizer.decode([token]) for token in response.tolist()],
+            uid=str(uid),
+            prompt=self.tokenizer.decode(fields["prompts"].unbind()[at], skip_special_tokens=True),
+            tokens=[self.tokenizer.decode([token]) for token in responses[at].tolist()],
             visual_dependency=[] if dependency is None else dependency[row, :count].tolist(),
-            signals=[(signal.field, values[row, :count].tolist()) for signal, values in measured],
+            signals=[
+                (signal.field, values[row, :count].tolist()) for signal, values in credit.signals.measured.items()
+            ],
             weight=[] if credit.weights is None else credit.weights[row, :count].tolist(),
-            reward=float(fields["rm_scores"].unbind()[row].sum()),
+            reward=float(fields["rm_scores"].unbind()[at].sum()),
             prompt_id=name,
             advantage=credit.advantages[row, :count].tolist(),
-            accuracy=None if accuracy is None else float(accuracy),
-            ground_truth=None if truth is None else str(truth),
-            images=images,
+            accuracy=_accuracy(extra),
+            ground_truth=_ground_truth(answer),
+            images=thumbnails(row_inputs(fields)[at], self.patch_format) if self.patch_format else [],
         )
+
+
+def _fetch(batch: RolloutBatch, names: Sequence[str], keys: Sequence[str]) -> Any:
+    return tq.kv_batch_get(keys=list(keys), partition_id=batch.meta.partition_id, select_fields=list(names))
+
+
+def _accuracy(extra: Any) -> float | None:
+    """`acc` of the reward function's result, if it gave a number."""
+    found = ((extra or {}).get("reward_extra_info") or {}).get("acc")
+    return float(found) if isinstance(found, Real) else None
+
+
+def _ground_truth(reward_model: Any) -> str | None:
+    found = (reward_model or {}).get("ground_truth")
+    return None if found is None else str(found)
 
 
 def _column(fields: Any, name: str, rows: int) -> list[Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FOLDER = "perception_tokens"
+from verl_ext.report.record_files import FOLDER
+
 _NUMBERS = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     {
@@ -67,13 +68,21 @@ class TokenRecord:
 
 
 def write_records(records: Sequence[TokenRecord], run_dir: Path, step: int) -> Path:
-    """Write one parquet file for the step, whole or not at all."""
+    """Write one parquet file for the step, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left.
+    """
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:06d}.parquet"
     partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA), partial)
-    partial.replace(path)
+    try:
+        pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA), partial)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -19,7 +19,7 @@ from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.broken import BrokenRows
 from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
-from verl_ext.integration.control import shuffled
+from verl_ext.integration.control import faded, influence, shuffled
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
 from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.integration.model_facts import patch_format
@@ -98,6 +98,9 @@ class PerceptionTrainerMixin(Base):
         weights = combined(by_method)
         if weights is not None and self.perception.options.shuffle_weights:
             weights = shuffled(weights, signals, self.perception.options.seed, self.global_steps)
+        if weights is not None:
+            share = influence(self._progress(), self.perception.options.fade_over)
+            weights = faded(weights, signals.response_mask, share)
         advantages = self._weighted(rollout, signals, weights)
         if broken.rows.any():
             metrics["perception/broken_rows"] = float(broken.rows.sum())

@@ -63,6 +63,7 @@ class PerceptionWorkerMixin(Base):
             config=self.loss_fn.keywords["config"],
             methods=[method for method in perception.methods if type(method).loss_terms is not Method.loss_terms],
             on_broken=perception.options.on_broken,
+            fade_over=perception.options.fade_over,
         )
         self._clean_images: tuple[Tensor, list[Inputs]] | None = None
         self.actor.set_loss_fn(self.loss_fn)
