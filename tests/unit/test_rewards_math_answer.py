@@ -52,6 +52,28 @@ def test_one_function_for_all_data_sets(data_source, box, truth, extra_info):
     assert compute_score(data_source, f"\\boxed{{{box}}}", truth, extra_info)["acc"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("box", "truth", "accuracy"),
+    [
+        ("4=3", "3", 0.0),
+        ("2+2=3", "3", 0.0),
+        ("4=5=3", "3", 0.0),
+        ("x=4=3", "3", 0.0),
+        ("0.3=0.2", "0.2", 0.0),
+        (r"\frac{1}{0}=3", "3", 0.0),
+        (r"\{4=3\}", "3", 0.0),
+        ("2+1=3", "3", 1.0),
+        (r"x=\frac{6}{2}=3", "3", 1.0),
+        (r"25\pi=78.5", "78.5", 1.0),
+        (r"\frac{1}{3}=0.33333333333333333333", r"\frac{1}{3}", 1.0),
+        (r"\sin 30^\circ=0.5", "0.5", 1.0),
+        ("x=3", "3", 1.0),
+    ],
+)
+def test_an_equation_of_numbers_must_hold(box, truth, accuracy):
+    assert score(f"\\boxed{{{box}}}", truth)["acc"] == accuracy
+
+
 def test_no_verdict_counts_as_wrong_and_is_reported():
     result = score(r"<think> </think> \boxed{9^{9^{9^{9}}}}", r"\frac{1}{2}", seconds=0.2)
     assert result == {"score": 0.1, "acc": 0.0, "format": 1.0, "timeout": 1.0, "overlong": 0.0}

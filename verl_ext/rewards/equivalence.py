@@ -29,7 +29,11 @@ _LOOSE_CHOICE = re.compile(
     r"(?:(?:option|choice|answer) ?:? ?)?(?:([A-Z])|\(([A-Z])\)|\[([A-Z])\])(?: ?[.:)]?| ?[.:)] ?(.+)|(?<=[)\]]) (.+))",
     re.IGNORECASE,
 )
-_FURTHER_CHOICE = re.compile(r"(?:\b(?:and|or)\b|[,;&/]) ?\(?[A-Z]\b")
+_FURTHER_CHOICE = re.compile(
+    r"(?:\b(?:and|or)\b|[,;&/]) ?\(?[A-Z]\b|(?<![A-Za-z(\[])[(\[]*(?:[A-Z]|(?<!\S)[a-j]) ?[.:)\]]"
+)
+"""A letter after a word or sign of listing, or marked like a choice; lower case up to j, as the rest are variables."""
+_LETTERS = re.compile(r"(?:[\s,;&/|.:()\[\]$]*(?<!\w\()[A-Za-j]\b)+[\s,;&/|.:()\[\]$]*")
 _COMMAND = re.compile(r"\\(?:begin|end|operatorname)\{[A-Za-z]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[A-Za-z]{3,}|[^\W\d_A-Za-z\u0370-\u03ff]")
 _FORMULA_WORDS = {
@@ -98,9 +102,14 @@ def _same_choice(answer: str, truth: str) -> bool:
     text = right[3] or right[4]
     if text and normal(answer) == normal(text):
         return True
-    if given is None or _FURTHER_CHOICE.search(given[4] or given[5] or ""):
+    if given is None or _lists_choices(given[4] or given[5] or ""):
         return False
     return (given[1] or given[2] or given[3]).upper() == (right[1] or right[2])
+
+
+def _lists_choices(text: str) -> bool:
+    """Whether `text`, which follows the letter of a choice, names a further one or is nothing but letters."""
+    return _FURTHER_CHOICE.search(text) is not None or _LETTERS.fullmatch(text) is not None
 
 
 def _same_number(answer: str, truth: str, options: Options) -> bool | None:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -69,7 +70,7 @@ def _answered(request: dict[str, Any]) -> bytes:
 def _same(truth: str, answer: str, relative: float, absolute: float) -> bool:
     """Whether `answer` stands for the same as `truth`, or for a number within the tolerances of it."""
     expected, given = (_parsed(text) for text in (truth, answer))
-    if not expected or not given:
+    if not expected or not given or _contradicts_itself(given[0], answer):
         return False
     if verify(expected, given, allow_set_relation_comp=True, timeout_seconds=None):
         return True
@@ -85,6 +86,38 @@ def _parsed(text: str) -> list[Any]:
         extraction_mode="first_match",
         parsing_timeout=None,
     )
+
+
+def _contradicts_itself(given: Any, answer: str) -> bool:
+    """Whether an equation of two numbers in `given`, the reading of `answer`, is false; the right side may be rounded.
+
+    Equations with trigonometric functions are passed over, since the degrees of their angles are lost in reading.
+    """
+    equations = set() if getattr(given, "is_Matrix", True) else given.find(_joins_numbers)
+    slack = _rounding(answer)
+    return any(not (one.find(_is_trigonometric) or _distance(one.lhs, one.rhs) <= slack) for one in equations)
+
+
+def _joins_numbers(part: Any) -> bool:
+    return getattr(part, "rel_op", None) == "==" and part.lhs.is_number and part.rhs.is_number
+
+
+def _is_trigonometric(part: Any) -> bool:
+    return type(part).__module__.endswith(".trigonometric")
+
+
+def _rounding(answer: str) -> float:
+    """Half a unit of the last decimal after the last equals sign, at least what math-verify takes for equal."""
+    decimals = re.search(r"\.([0-9]+)", answer.rpartition("=")[2])
+    return max(0.51 * 10.0 ** -len(decimals[1]), 1e-6) if decimals else 1e-6
+
+
+def _distance(one: Any, other: Any) -> float:
+    """How far apart two numbers are, infinity or nan where that cannot be computed."""
+    try:
+        return abs(complex(one - other))
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
 
 
 def _near(expected: Any, given: Any, relative: float, absolute: float) -> bool:
