@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.broken_images import BROKEN_IMAGES
 
 from verl_ext.data.images import load_picture
 from verl_ext.errors import DataError
@@ -128,6 +129,13 @@ def test_large_images_are_scaled_down(width, height, most):
 def test_what_is_no_picture_is_refused(data, reason):
     with pytest.raises(DataError, match=reason):
         load_picture(data)
+
+
+@pytest.mark.parametrize(("error", "data"), BROKEN_IMAGES.items(), ids=BROKEN_IMAGES)
+def test_a_reader_that_stumbles_is_a_data_error(error, data):
+    with pytest.raises(DataError, match="cannot be read as an image") as caught:
+        load_picture(data)
+    assert type(caught.value.__cause__).__name__ == error
 
 
 @given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"]))

@@ -3,6 +3,7 @@ import io
 import random
 
 import pytest
+from support.broken_images import BROKEN_IMAGES
 from support.tiny import picture
 
 from verl_ext.data.row_check import check_row
@@ -53,6 +54,10 @@ def test_every_form_that_verl_accepts(png):
         {"image": "data:image/png;base64,AAAA"},
     ):
         check([image])
+
+
+def test_a_reader_that_stumbles_is_a_data_error():
+    refuse("image 0 cannot be read", [{"bytes": BROKEN_IMAGES["NotImplementedError"]}])
 
 
 def test_text_rows_and_several_images():

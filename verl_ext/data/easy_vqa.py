@@ -23,6 +23,7 @@ from verl_ext.data.markdown import markdown_table
 from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
 from verl_ext.data.row_check import PLACEHOLDER
 from verl_ext.data.rows import BLIND_SUFFIX, Row, build_row, without_images
+from verl_ext.data.unreadable import UNREADABLE
 from verl_ext.errors import DataError
 
 DATA_SOURCE = "easy_vqa"
@@ -106,7 +107,7 @@ def _read_png(path: Path) -> bytes:
     try:
         with Image.open(path) as image:
             return as_png(image.convert("RGB"))
-    except OSError as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
 
 

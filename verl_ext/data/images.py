@@ -4,16 +4,13 @@
 import hashlib
 import io
 import math
-import struct
-import zlib
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps
 
+from verl_ext.data.unreadable import UNREADABLE
 from verl_ext.errors import DataError
 
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises on bytes that are no image, or a broken one."""
 _KEPT_FORMATS = frozenset({"PNG", "JPEG"})
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr"})
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from verl_ext.data.unreadable import UNREADABLE
 from verl_ext.errors import DataError
 
 PLACEHOLDER = "<image>"
@@ -95,7 +96,7 @@ def _decode(source: io.BytesIO | str, name: str) -> None:
         with Image.open(source) as opened:
             opened.load()
             short, long = sorted(opened.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{name} cannot be read: {error}") from error
     if long > LARGEST_RATIO * short:
         raise DataError(f"{name} is {long} x {short} pixels; the longer side may be {LARGEST_RATIO} times the shorter")
