@@ -57,12 +57,16 @@ def test_print_is_the_resolved_configuration():
     [
         (["perception.pgpo.threshold=2"], "perception.pgpo.threshold=2: write a value between 0 and 1"),
         (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync: this trainer ignores the section; write"),
+        (
+            ["trainer.v1.trainer_mode=perception_snyc"],
+            "trainer.v1.trainer_mode=perception_snyc: verl knows no such trainer; write perception_sync or perception_",
+        ),
         (["trainer.totl_epochs=3"], "trainer.totl_epochs=3: no such key; did you mean 'total_epochs'?"),
         (["actor_rollout_ref.rollout.name=???"], "actor_rollout_ref.rollout.name=???: verl has no default; write"),
         (["data.train_batch_size=2"], "verl refuses it: train_batch_size (2) must be >= actor.ppo_mini_batch_size (4)"),
         (["actor_rollout_ref.actor.loss_agg_mode=max"], "Invalid loss_agg_mode: max"),
     ],
-    ids=lambda value: value[0].partition("=")[0] if isinstance(value, list) else "",
+    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line(overrides, line):
     result = run(*PGPO, *overrides)
@@ -71,12 +75,40 @@ def test_a_mistake_is_one_line(overrides, line):
     assert [line in printed for printed in result.stderr.splitlines() if printed.startswith("Error:")] == [True]
 
 
+# The default estimator needs a critic, which has no model here; the mistake has to be told before that.
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.v1.trainer_mode=snyc", "verl knows no such trainer; write one of colocate_async"),
+        ("trainer.v1.trainer_mode=perception_sync", "add +perception=<method>, or write sync"),
+        ("algorithm.adv_estimator=fooo", "verl knows no such estimator; write one of gae"),
+    ],
+)
+def test_a_mistake_without_a_method_is_one_line(override, line):
+    result = run(*SMALL, override)
+    assert (result.exit_code, result.stdout) == (1, "")
+    errors = [printed for printed in result.stderr.splitlines() if printed.startswith("Error:")]
+    assert [error.startswith(f"Error: {override}: {line}") for error in errors] == [True]
+
+
+def test_a_trainer_of_ones_own_is_known(monkeypatch):
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer
+
+    own = [*SMALL, "algorithm.adv_estimator=grpo", "trainer.v1.trainer_mode=own_sync"]
+    perceptive = [*PGPO, "trainer.v1.trainer_mode=perception_own_sync"]
+    assert [run(*overrides).exit_code for overrides in (own, perceptive)] == [1, 1]
+    for name in ("own_sync", "perception_own_sync"):
+        monkeypatch.setitem(TRAINER_REGISTRY, name, PPOTrainer)
+    assert [run(*overrides).exit_code for overrides in (own, perceptive)] == [0, 0]
+
+
 def test_the_program_itself():
     """In a process of its own, without the CPU platform in the environment."""
     environment = {name: value for name, value in os.environ.items() if name != "VERL_PLATFORM"}
     command = [sys.executable, "-m", "verl_ext.cli", "validate", *PGPO, "perception.pgpo.treshold=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == "validate: loading verl ..."
     assert done.stderr.splitlines()[-1].startswith("Error: perception.pgpo.treshold=1: no such key; did you mean 'thr")
     assert "Traceback" not in done.stderr
 

@@ -30,11 +30,16 @@ def command(config_path: str | None, config_name: str, show: bool, overrides: tu
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from verl_ext.integration.compose import compose_with_choices
+    from verl_ext.integration.doctor.progress import Progress
 
-    config, choices = compose_with_choices(overrides, config_path, config_name)
+    progress = Progress(command="validate")
+    with progress.doing("loading verl"):
+        from verl_ext.integration.compose import compose_with_choices
+
+        config, choices = compose_with_choices(overrides, config_path, config_name)
     try:
-        check(config)
+        with progress.doing("checking"):
+            check(config)
         click.echo(summary(config, choices))
         if show:
             click.echo(OmegaConf.to_yaml(config, resolve=True), nl=False)
@@ -43,22 +48,21 @@ def command(config_path: str | None, config_name: str, show: bool, overrides: tu
 
 
 def check(config: DictConfig) -> None:
-    """The checks of the `perception` section, if there is one, and verl's own.
+    """The checks of the `perception` section, or of trainer and estimator without one, and verl's own.
 
     Raises:
-        ConfigurationError: a key does not fit the `perception` section, or nothing says what generates.
+        ConfigurationError: a key does not fit, or nothing says what generates.
         click.ClickException: verl refuses the configuration; its message.
     """
     from omegaconf import OmegaConf
 
     from verl_ext.errors import ConfigurationError
-    from verl_ext.integration.validation import validate
+    from verl_ext.integration.validation import validate, validate_without_method
 
     if OmegaConf.is_missing(config.actor_rollout_ref.rollout, "name"):
         key = "actor_rollout_ref.rollout.name"
         raise ConfigurationError(key=key, value="???", remedy=f"verl has no default; write {key}=vllm")
-    if "perception" in config:
-        validate(config)
+    (validate if "perception" in config else validate_without_method)(config)
     _check_verl(config)
 
 

@@ -13,6 +13,8 @@ from verl_ext.signals.request import Similarity, needs_logits, view_of
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
 MODE_PREFIX = "perception_"
+MODE = "trainer.v1.trainer_mode"
+ESTIMATOR = "algorithm.adv_estimator"
 STRATEGIES = ("fsdp", "fsdp2", "megatron")
 STRATEGY = "actor_rollout_ref.actor.strategy"
 FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
@@ -39,28 +41,62 @@ def validate(config: DictConfig) -> None:
     _check_engine(config, perception)
 
 
+def validate_without_method(config: DictConfig) -> None:
+    """Check the trainer and the estimator of a verl configuration that has no `perception` section.
+
+    verl itself looks at both only after Ray has started.
+
+    Raises:
+        ConfigurationError: verl knows no such trainer or estimator, or the trainer needs the section.
+    """
+    mode = str(_get(config, MODE))
+    if mode in TRAINER_MODES:
+        raise _error(config, MODE, f"add +perception=<method>, or write {mode.removeprefix(MODE_PREFIX)}")
+    if mode not in _trainers():
+        verls = sorted(_trainers() - set(TRAINER_MODES))
+        raise _error(config, MODE, f"verl knows no such trainer; write one of {', '.join(verls)}")
+    if _get(config, ESTIMATOR) not in _estimators():
+        remedy = f"verl knows no such estimator; write one of {', '.join(sorted(_estimators()))}"
+        raise _error(config, ESTIMATOR, remedy)
+
+
 def _check_trainer(config: DictConfig) -> None:
     if not _get(config, "trainer.use_v1", True):
         raise _error(
             config, "trainer.use_v1", "perception methods run on verl's v1 trainers; write trainer.use_v1=True"
         )
-    mode = _get(config, "trainer.v1.trainer_mode")
-    if not str(mode).startswith(MODE_PREFIX):
-        wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
-        raise _error(config, "trainer.v1.trainer_mode", f"this trainer ignores the section; write {wanted}")
+    mode = str(_get(config, MODE))
+    if mode in TRAINER_MODES or (mode.startswith(MODE_PREFIX) and mode in _trainers()):
+        return
+    wanted = f"perception_{mode}" if f"perception_{mode}" in TRAINER_MODES else " or ".join(TRAINER_MODES)
+    reason = "verl knows no such trainer" if mode.startswith(MODE_PREFIX) else "this trainer ignores the section"
+    raise _error(config, MODE, f"{reason}; write {wanted}")
 
 
 def _check_estimator(config: DictConfig, perception: Perception) -> None:
-    # Imported late: it loads torch and verl, which main_ppo has loaded by now.
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, AdvantageEstimator
-
-    known = {str(getattr(name, "value", name)) for name in ADV_ESTIMATOR_REGISTRY} | {AdvantageEstimator.GAE.value}
+    known = _estimators()
     base = perception.options.base_estimator
     if base not in known:
         raise _error(config, "perception.base_estimator", f"write one of verl's: {', '.join(sorted(known))}")
-    if _get(config, "algorithm.adv_estimator") != base:
+    if _get(config, ESTIMATOR) != base:
         remedy = f"choose the estimator by perception.base_estimator (now {base}) and leave this key alone"
-        raise _error(config, "algorithm.adv_estimator", remedy)
+        raise _error(config, ESTIMATOR, remedy)
+
+
+def _trainers() -> set[str]:
+    """Names of all trainers, with those of modules in VERL_USE_EXTERNAL_MODULES."""
+    # Imported late: the process that starts Ray has no other use for it.
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    return set(TRAINER_REGISTRY)
+
+
+def _estimators() -> set[str]:
+    """Names of all advantage estimators, with those of modules in VERL_USE_EXTERNAL_MODULES."""
+    # Imported late: it loads torch and verl, which main_ppo has loaded by now.
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, AdvantageEstimator
+
+    return {str(getattr(name, "value", name)) for name in ADV_ESTIMATOR_REGISTRY} | {AdvantageEstimator.GAE.value}
 
 
 def _check_groups(config: DictConfig, perception: Perception) -> None:

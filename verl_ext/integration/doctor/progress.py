@@ -20,9 +20,11 @@ class Progress:
 
     Args:
         verbose: let what is looked at print to stderr.
+        command: name of the command, which begins what is said.
     """
 
-    def __init__(self, verbose: bool = False) -> None:
+    def __init__(self, verbose: bool = False, command: str = "doctor") -> None:
+        self._command = command
         self._screen = sys.stderr
         self._prints = sys.stderr if verbose else io.StringIO()
 
@@ -38,4 +40,4 @@ class Progress:
             timer.cancel()
 
     def _say(self, what: str) -> None:
-        click.echo(f"doctor: {what} ...", file=self._screen)
+        click.echo(f"{self._command}: {what} ...", file=self._screen)
