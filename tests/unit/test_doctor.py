@@ -403,11 +403,28 @@ def test_a_reward_function_that_raises(data, tmp_path):
 
 
 def test_an_asynchronous_reward_function(data, tmp_path):
-    (tmp_path / "mine.py").write_text("async def compute_score(ground_truth, **given):\n    return len(ground_truth)")
+    (tmp_path / "mine.py").write_text("async def compute_score(solution_str, **given):\n    return len(solution_str)")
     checks = examined(data, SCORED, f"reward.custom_reward_function.path={tmp_path / 'mine.py'}")
     assert only(checks["reward"]).found.endswith(
-        "mine.py:compute_score gives 3 for the right answer of the first row alone"
+        "mine.py:compute_score gives 3 for the right answer of the first row alone, 1 for a wrong one"
     )
+
+
+def test_the_right_answer_in_the_form_that_the_function_wants(data):
+    found = only(examined(data, SCORED)["reward"]).found
+    assert found.endswith(
+        r"gives 1 for the right answer of the first row as <think> </think> \boxed{...}, 0.1 for a wrong one"
+    )
+
+
+def test_a_right_answer_that_scores_as_a_wrong_one(data, tmp_path):
+    (tmp_path / "mine.py").write_text("def compute_score(solution_str, **given):\n    return 'boxed' in solution_str")
+    check = only(examined(data, SCORED, f"reward.custom_reward_function.path={tmp_path / 'mine.py'}")["reward"])
+    assert check.status is Status.WARNING
+    assert check.found.endswith(
+        r"no more than a wrong one: alone 0, a wrong one 0; as <think> </think> \boxed{...} 1, a wrong one 1"
+    )
+    assert "reward_model.ground_truth" in check.remedy
 
 
 def test_broken_images_and_no_images(data, tmp_path):

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Can the reward function be imported, and does it score a row of the training data?"""
+"""Can the reward function be imported, and does it score the right answer of a row above a wrong one?"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
-from verl_ext.integration.doctor.checks import Check, described, failure, ok
+from verl_ext.integration.doctor.checks import Check, described, failure, ok, warning
 from verl_ext.integration.doctor.subject import Subject
 
 FUNCTION = "reward.custom_reward_function"
 FILTER = "algorithm.filter_groups"
+FORMS = {"alone": "{}", r"as <think> </think> \boxed{...}": r"<think> </think> \boxed{{{}}}"}
+"""How an answer becomes a response."""
+WRONG = "?"
+"""An answer that is wrong for every row."""
 
 
 def reward_checks(subject: Subject) -> Iterator[Check]:
-    """Call it as verl's reward manager would, with the right answer as the response."""
+    """Call it as verl's reward manager would, with the right answer and with a wrong one, in each of `FORMS`."""
     if subject.get("reward.reward_model.enable"):
         yield ok("reward", "a reward model, which is not looked into")
         return
@@ -44,17 +49,21 @@ def _scored(subject: Subject, name: str, function: Callable[..., Any]) -> Check:
     if source is None or truth is None:
         found = "the first row lacks data_source or reward_model.ground_truth, which verl gives to the function"
         return failure("reward", found, "add the columns")
+    known = {"data_source": source, "ground_truth": truth, "extra_info": row.get("extra_info") or {}}
     try:
-        result = _call(function, source, truth, row.get("extra_info") or {})
+        results = {
+            form: [_call(function, text.format(answer), known) for answer in (truth, WRONG)]
+            for form, text in FORMS.items()
+        }
     except NotImplementedError:
         return failure("reward", f"verl has no reward function for data_source={source}", f"write {FUNCTION}.path=...")
     except Exception as error:
         return failure("reward", f"{name} raises on the first row: {described(error)}", "repair it")
-    return _judged(subject, name, result)
+    return _judged(subject, name, results)
 
 
-def _call(function: Callable[..., Any], source: Any, truth: Any, extra: Mapping[str, Any]) -> Any:
-    result = function(data_source=source, solution_str=str(truth), ground_truth=truth, extra_info=dict(extra))
+def _call(function: Callable[..., Any], response: str, known: Mapping[str, Any]) -> Any:
+    result = function(solution_str=response, **deepcopy(dict(known)))
     return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
@@ -62,16 +71,48 @@ async def _awaited(result: Any) -> Any:
     return await result
 
 
-def _judged(subject: Subject, name: str, result: Any) -> Check:
-    score = result.get("score") if isinstance(result, Mapping) else result
-    if not isinstance(score, int | float) and not hasattr(score, "item"):
-        return failure("reward", f"{name} gives {result!r}", "return a number, or a dict with a number as score")
+def _judged(subject: Subject, name: str, results: Mapping[str, Sequence[Any]]) -> Check:
+    """Whether it can be trained on.
+
+    Args:
+        subject: of the run.
+        name: of the function.
+        results: what it gives for the right answer and for the wrong one, by form.
+    """
+    for result in chain.from_iterable(results.values()):
+        if not isinstance(_score(result), int | float) and not hasattr(_score(result), "item"):
+            return failure("reward", f"{name} gives {result!r}", "return a number, or a dict with a number as score")
+    return _metric_problem(subject, name, next(iter(results.values()))[0]) or _compared(
+        name, {form: (float(_score(right)), float(_score(wrong))) for form, (right, wrong) in results.items()}
+    )
+
+
+def _score(result: Any) -> Any:
+    return result.get("score") if isinstance(result, Mapping) else result
+
+
+def _metric_problem(subject: Subject, name: str, result: Any) -> Check | None:
+    """What is wrong where groups are filtered by something that the function does not give."""
     keys = set(result) if isinstance(result, Mapping) else {"acc"}
     metric = subject.get(f"{FILTER}.metric") if subject.get(f"{FILTER}.enable") else None
-    if metric is not None and metric not in keys | _verls_own_metric():
-        found = f"{FILTER}.metric={metric}, but {name} gives {', '.join(sorted(keys))}"
-        return failure("reward", found, f"return it, write the name of one of these, or {FILTER}.enable=False")
-    return ok("reward", f"{name} gives {score:g} for the right answer of the first row alone")
+    if metric is None or metric in keys | _verls_own_metric():
+        return None
+    found = f"{FILTER}.metric={metric}, but {name} gives {', '.join(sorted(keys))}"
+    return failure("reward", found, f"return it, write the name of one of these, or {FILTER}.enable=False")
+
+
+def _compared(name: str, scores: Mapping[str, tuple[float, float]]) -> Check:
+    """The form in which the right answer stands out most, or a warning that it does in none."""
+    better = {form: right - wrong for form, (right, wrong) in scores.items() if right > wrong}
+    if better:
+        form = max(better, key=better.__getitem__)
+        right, wrong = scores[form]
+        return ok(
+            "reward", f"{name} gives {right:g} for the right answer of the first row {form}, {wrong:g} for a wrong one"
+        )
+    given = "; ".join(f"{form} {right:g}, a wrong one {wrong:g}" for form, (right, wrong) in scores.items())
+    found = f"{name} gives the right answer of the first row no more than a wrong one: {given}"
+    return warning("reward", found, "compare reward_model.ground_truth with the form of answer that the function wants")
 
 
 def _verls_own_metric() -> set[str]:
