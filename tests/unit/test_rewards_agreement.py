@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of `docs/rewards.md` that compares verdicts with those of the papers' rule, against the code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,16 @@ import pytest
 from verl_ext.rewards.math_answer import compute_score
 from verl_ext.rewards.options import Options
 
-PAGE = (Path(__file__).parents[2] / "docs/rewards.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/rewards.md").read_text()
+MATHRULER = json.loads((ROOT / "tests/golden/data/mathruler_verdicts.json").read_text())["cases"]
+LIMITS = {
+    (r"\boxed{\sin 30^\circ}", "0.5"): "no",
+    (r"\boxed{5m}", "5"): "yes",
+    (r"\boxed{no solutions}", "no solution"): "no",
+    (r"\boxed{2} or \boxed{3", "2"): "yes",
+}
+"""Where the verdict here is not what a reader would say; the page names these as limits."""
 ROW = re.compile(r"\| `(.+)` \| `(.+)` \| (yes|no) \| (yes|no) \| (yes|no) \|")
 ROWS = [row.groups() for row in map(ROW.fullmatch, PAGE.splitlines()) if row]
 
@@ -19,6 +29,12 @@ def test_verdicts(response, truth, right, papers, here):
     result = compute_score("table", response, truth)
     assert result["timeout"] == 0.0
     assert ("yes" if result["acc"] else "no") == here
+    assert LIMITS.get((response, truth), right) == here
+    assert (right == here) == ((response, truth) not in LIMITS)
+
+
+def test_the_papers_verdicts_are_mathrulers():
+    assert [[response, truth, papers == "yes"] for response, truth, _, papers, _ in ROWS] == MATHRULER
 
 
 def test_the_summary_counts_the_table():
