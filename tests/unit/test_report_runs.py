@@ -114,24 +114,40 @@ def test_other_json_lines_are_noted(tmp_path):
 
 
 def test_panels_of_the_metrics_that_there_are():
-    found = panels(["critic/score/mean", "actor/entropy", "perception/visual_dependency/p95", "anything"])
+    found = panels([["critic/score/mean", "actor/entropy", "perception/visual_dependency/p95", "anything"]])
     assert [panel.key for panel in found] == ["reward", "visual_dependency", "entropy"]
-    assert [line.name for line in found[1].lines] == ["95th percentile"]
+    assert [line.name for line in found[1].lines[0]] == ["95th percentile"]
 
 
 def test_accuracy_beside_blind_accuracy_and_their_difference():
     names = ["val-core/shapes/acc/mean@1", "val-core/shapes_blind/acc/mean@1"]
-    accuracy, gap = panels(names)
-    assert [(line.metric, line.dashed) for line in accuracy.lines] == [(names[0], False), (names[1], True)]
+    accuracy, gap = panels([names])
+    assert [(line.metric, line.dashed) for line in accuracy.lines[0]] == [(names[0], False), (names[1], True)]
     steps = [(0, dict.fromkeys(names, 0.25)), (1, {names[0]: 1.0}), (2, {names[0]: 0.75, names[1]: 0.5})]
-    assert points(steps, gap.lines[0]) == [(0, 0.0), (2, 0.25)]
+    assert points(steps, gap.lines[0][0]) == [(0, 0.0), (2, 0.25)]
 
 
 def test_every_data_source_has_its_panels():
     names = ["val-core/a b/acc/mean@1", "val-core/c/reward/mean@4", "val-core/c_blind/reward/mean@4"]
-    found = panels([*names, "val-core/only_blind/acc/mean@1"])
+    found = panels([[*names, "val-core/only_blind/acc/mean@1"]])
     assert [panel.key for panel in found] == ["accuracy_a_b", "accuracy_c", "accuracy_gap_c", "accuracy_only_blind"]
     assert found[0].title == "Validation accuracy: a b"
+
+
+def test_a_plot_has_the_lines_of_each_run():
+    names = [["critic/score/mean", "perception/visual_dependency/p95"], ["perception/visual_dependency/mean"], []]
+    reward, dependency = panels(names)
+    assert [[line.metric for line in lines] for lines in reward.lines] == [["critic/score/mean"], [], []]
+    assert [[line.name for line in lines] for lines in dependency.lines] == [["95th percentile"], ["mean"], []]
+    assert [line.name for line in dependency.kinds] == ["95th percentile", "mean"]
+
+
+def test_no_two_plots_have_one_file():
+    names = [f"val-core/{source}/acc/mean@1" for source in ("a b", "a.b", "A b", "a b 2", "gap c", "c", "c_blind")]
+    keys = [panel.key for panel in panels([names])]
+    assert len({key.lower() for key in keys}) == len(keys) == 7
+    assert {"accuracy_A_b", "accuracy_a_b_2", "accuracy_a_b_3", "accuracy_a_b_2_2"} <= set(keys)
+    assert {"accuracy_gap_c", "accuracy_gap_c_2"} <= set(keys)
 
 
 def test_phases_and_the_rest_of_a_step():

@@ -48,11 +48,13 @@ def command(
     perception.record_every recorded there is shown token by token.
     """
     from verl_ext.report.runs import load_run
+    from verl_ext.report.validation import with_notes
 
     names = _labels(runs, labels)
     files = _metrics(runs, metrics)
     inputs = list(zip(runs, files, names, strict=True))
-    loaded = [load_run(run, own, name, max_records) for run, own, name in _progress(inputs, "Reading runs")]
+    read = [load_run(run, own, name, max_records) for run, own, name in _progress(inputs, "Reading runs")]
+    loaded = with_notes(read)
     for run in loaded:
         for note in run.notes:
             click.echo(f"{run.label}: {note}", err=True)

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from verl_ext.report.colours import CATEGORICAL, REST
 from verl_ext.report.heat_map import heat_map
+from verl_ext.report.metrics_file import measured
 from verl_ext.report.panels import OTHER_PHASE, Panel, panels, phase_seconds, points
 from verl_ext.report.runs import Run
 
@@ -39,8 +40,8 @@ Drawing = tuple[str, Callable[[], Figure | None]]
 
 def drawings(runs: Sequence[Run]) -> list[Drawing]:
     """(name of the file without its suffix, function that draws it or returns None) of all figures of these runs."""
-    names = {name for run in runs for _, data in run.steps for name in data}
-    curves: list[Drawing] = [(panel.key, partial(_curve, panel, runs)) for panel in panels(names)]
+    found = panels([measured(run.steps) for run in runs])
+    curves: list[Drawing] = [(panel.key, partial(_curve, panel, runs)) for panel in found]
     return [*curves, ("cost_by_phase", partial(_cost, runs)), ("token_heat_map", partial(heat_map, runs))]
 
 
@@ -67,7 +68,7 @@ def _curve(panel: Panel, runs: Sequence[Run]) -> Figure | None:
     figure = Figure(figsize=(3.5, 2.5))
     axes = figure.add_subplot()
     for number, run in enumerate(runs):
-        for line in panel.lines:
+        for line in panel.lines[number]:
             _draw_line(axes, points(run.steps, line), colour(number), line.dashed)
     if not axes.lines:
         return None
@@ -96,7 +97,7 @@ def _draw_legends(figure: Figure, panel: Panel, runs: Sequence[Run]) -> None:
     """Above the plot the runs' colours, below it the kinds of line; each where there are several."""
     # matplotlib leaves out names that begin with an underscore, hence the space.
     colours = [Line2D([], [], color=colour(index), label=f" {run.label}") for index, run in enumerate(runs)]
-    kinds = [Line2D([], [], color="#555555", linestyle=_style(line.dashed), label=line.name) for line in panel.lines]
+    kinds = [Line2D([], [], color="#555555", linestyle=_style(line.dashed), label=line.name) for line in panel.kinds]
     if len(colours) > 1:
         legend = figure.legend(handles=colours, loc="outside upper center", ncols=3, fontsize=7)
         for text in legend.get_texts():

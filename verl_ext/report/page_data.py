@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from verl_ext.report.colours import CATEGORICAL, DIVERGING, REST, SEQUENTIAL
 from verl_ext.report.images import data_uri, thumbnail
-from verl_ext.report.metrics_file import Step, is_number, series
-from verl_ext.report.panels import panels, phase_seconds, points
+from verl_ext.report.metrics_file import Step, is_number, measured, series
+from verl_ext.report.panels import Panel, panels, phase_seconds, points
 from verl_ext.report.quantities import quantities
 from verl_ext.report.record_files import Response
 from verl_ext.report.runs import Run
@@ -60,12 +60,15 @@ def _block(name: str, value: Any) -> Block:
 
 def _report(runs: Sequence[Run], owned: Sequence[tuple[int, Response]]) -> dict[str, Any]:
     responses = [response for _, response in owned]
-    names = {name for run in runs for _, data in run.steps for name, value in data.items() if is_number(value)}
+    plots = panels([measured(run.steps) for run in runs])
     pictures = _pictures(responses)
     texts = {text: index for index, text in enumerate(dict.fromkeys(response.prompt for response in responses))}
     return {
-        "runs": [{"label": run.label, "notes": run.notes, "overview": _overview(run, names)} for run in runs],
-        "panels": [asdict(panel) for panel in panels(names)],
+        "runs": [
+            {"label": run.label, "notes": run.notes, "overview": _overview(run, index, plots)}
+            for index, run in enumerate(runs)
+        ],
+        "panels": [asdict(panel) for panel in plots],
         "costs": [_cost(run.steps) for run in runs],
         "quantities": [asdict(quantity) for quantity in quantities(responses)],
         "prompts": [{"text": text, "excerpt": _excerpt(text)} for text in texts],
@@ -74,9 +77,9 @@ def _report(runs: Sequence[Run], owned: Sequence[tuple[int, Response]]) -> dict[
     }
 
 
-def _overview(run: Run, names: Iterable[str]) -> list[dict[str, Any]]:
+def _overview(run: Run, index: int, plots: Sequence[Panel]) -> list[dict[str, Any]]:
     """First and last value of each line of each plot, for the table on top."""
-    lines = [(panel, line) for panel in panels(names) for line in panel.lines]
+    lines = [(panel, line) for panel in plots for line in panel.lines[index]]
     found = ((panel, line, points(run.steps, line)) for panel, line in lines)
     return [
         {"panel": panel.key, "line": line.name, "first": values[0][1], "last": values[-1][1]}

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from verl_ext.report.metrics_file import Step, series
-from verl_ext.report.summary import BLIND_SUFFIX, PHASES
+from verl_ext.report.summary import PHASES
+from verl_ext.report.validation import Validation, choose_metrics, sources
 
-_VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?:acc|reward)/mean@\d+")
 OTHER_PHASE = "other"
 
 
@@ -36,11 +36,26 @@ class Panel:
     """One plot.
 
     Attributes:
-        key: names the plot, and its file.
+        key: names the plot, and its file; no other plot has it, even where a file's name has no case.
         title: what it shows, for a reader.
         unit: of the vertical axis.
-        lines: at least one.
+        lines: of each run, in the order of the runs; at least one run has one. Lines of one name belong together.
     """
+
+    key: str
+    title: str
+    unit: str
+    lines: tuple[tuple[Line, ...], ...]
+
+    @property
+    def kinds(self) -> list[Line]:
+        """One line of each name."""
+        return list({line.name: line for lines in self.lines for line in lines}.values())
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A plot of the same metrics in every run."""
 
     key: str
     title: str
@@ -48,11 +63,15 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-def panels(names: Iterable[str]) -> list[Panel]:
-    """The plots for which there is at least one of these metrics, each with the lines that there are."""
-    known = set(names)
-    found = (_present(panel, known) for panel in (_REWARD, *_accuracy(sorted(known)), *_OTHERS))
-    return [panel for panel in found if panel.lines]
+def panels(runs: Sequence[Collection[str]]) -> list[Panel]:
+    """The plots for which there is at least one metric, each with the lines that there are.
+
+    Args:
+        runs: the names of each run's metrics.
+    """
+    rest = (_filled(template, runs) for template in _OTHERS)
+    found = [_filled(_REWARD, runs), *_accuracy(runs), *rest]
+    return _numbered([panel for panel in found if panel.kinds])
 
 
 def points(steps: Sequence[Step], line: Line) -> list[tuple[int, float]]:
@@ -74,38 +93,55 @@ def phase_seconds(steps: Sequence[Step]) -> tuple[list[int], dict[str, list[floa
     return [step for step, _ in totals], seconds
 
 
-def _present(panel: Panel, known: set[str]) -> Panel:
-    lines = (line for line in panel.lines if {line.metric, line.minus or line.metric} <= known)
-    return Panel(panel.key, panel.title, panel.unit, tuple(lines))
+def _filled(template: _Template, runs: Sequence[Collection[str]]) -> Panel:
+    lines = tuple(tuple(line for line in template.lines if line.metric in names) for names in runs)
+    return Panel(template.key, template.title, template.unit, lines)
 
 
-def _accuracy(names: Sequence[str]) -> Iterator[Panel]:
+def _accuracy(runs: Sequence[Collection[str]]) -> Iterator[Panel]:
     """For each data source its accuracy with and without the image, and the difference."""
-    metrics = {match["source"]: name for name in names if (match := _VALIDATION.fullmatch(name))}
-    pairs = {source: metrics.get(source + BLIND_SUFFIX) for source in metrics if not _is_blind(source, metrics)}
-    for source, blind in pairs.items():
-        end = f": {source}" if len(pairs) > 1 else ""
-        key = f"_{re.sub('[^A-Za-z0-9]+', '_', source)}" if len(pairs) > 1 else ""
-        lines = [Line("with image", metrics[source])]
-        if blind:
-            lines.append(Line("image taken away", blind, dashed=True))
-        yield Panel(f"accuracy{key}", f"Validation accuracy{end}", "accuracy", tuple(lines))
-        if blind:
-            gained = Line("", metrics[source], minus=blind)
-            yield Panel(f"accuracy_gap{key}", f"Accuracy that the image adds{end}", "difference in accuracy", (gained,))
+    found = sources(runs)
+    for source in found:
+        chosen = [choose_metrics(source, names) for names in runs]
+        end = f": {source}" if len(found) > 1 else ""
+        key = f"_{re.sub('[^A-Za-z0-9]+', '_', source)}" if len(found) > 1 else ""
+        lines = tuple(_accuracy_lines(validation) for validation in chosen)
+        yield Panel(f"accuracy{key}", f"Validation accuracy{end}", "accuracy", lines)
+        gained = tuple(_gained_lines(validation) for validation in chosen)
+        yield Panel(f"accuracy_gap{key}", f"Accuracy that the image adds{end}", "difference in accuracy", gained)
 
 
-def _is_blind(source: str, metrics: dict[str, str]) -> bool:
-    return source.endswith(BLIND_SUFFIX) and source.removesuffix(BLIND_SUFFIX) in metrics
+def _accuracy_lines(validation: Validation) -> tuple[Line, ...]:
+    with_image = [Line("with image", validation.metric)] if validation.metric else []
+    blind = [Line("image taken away", validation.blind, dashed=True)] if validation.blind else []
+    return (*with_image, *blind)
 
 
-def _single(key: str, title: str, unit: str, metric: str) -> Panel:
-    return Panel(key, title, unit, (Line("", metric),))
+def _gained_lines(validation: Validation) -> tuple[Line, ...]:
+    if not (validation.alike and validation.metric):
+        return ()
+    return (Line("", validation.metric, minus=validation.blind),)
+
+
+def _numbered(found: Sequence[Panel]) -> list[Panel]:
+    """The panels, with a number behind keys that were taken."""
+    taken: set[str] = set()
+    numbered = []
+    for panel in found:
+        keys = (panel.key, *(f"{panel.key}_{number}" for number in range(2, len(found) + 2)))
+        key = next(key for key in keys if key.casefold() not in taken)
+        taken.add(key.casefold())
+        numbered.append(replace(panel, key=key))
+    return numbered
+
+
+def _single(key: str, title: str, unit: str, metric: str) -> _Template:
+    return _Template(key, title, unit, (Line("", metric),))
 
 
 _REWARD = _single("reward", "Training reward", "mean score", "critic/score/mean")
 _OTHERS = (
-    Panel(
+    _Template(
         "visual_dependency",
         "Visual dependency of tokens",
         "nats",

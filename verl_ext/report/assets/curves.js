@@ -80,7 +80,7 @@ function layout(unit, height = 260) {
 }
 
 function drawPanel(node, panel, height) {
-  const traces = shownRuns().flatMap((run) => panel.lines.flatMap((line) => lineTraces(run, line)));
+  const traces = shownRuns().flatMap((run) => panel.lines[run].flatMap((line) => lineTraces(run, line)));
   Plotly.react(node, traces, layout(panel.unit, height), CONFIG);
 }
 
@@ -118,8 +118,13 @@ function costTitle(run, x) {
   return { ...place, text: plain(severalRuns ? report.runs[run].label : "") };
 }
 
+// One line of each name: runs may draw it from different metrics.
+function kindsOf(panel) {
+  return [...new Map(panel.lines.flat().map((line) => [line.name, line])).values()];
+}
+
 function lineKey(panel) {
-  const named = panel.lines.filter((line) => line.name);
+  const named = kindsOf(panel).filter((line) => line.name);
   return named.map((line) => element("span", { className: line.dashed ? "key dashed" : "key" }, line.name));
 }
 
@@ -139,7 +144,7 @@ function buildCharts() {
 
 function buildOverview() {
   const head = element("tr", {}, element("th"), ...report.runs.map((run) => element("th", { scope: "col" }, visible(run.label))));
-  const rows = report.panels.flatMap((panel) => panel.lines.map((line) => overviewRow(panel, line)));
+  const rows = report.panels.flatMap((panel) => kindsOf(panel).map((line) => overviewRow(panel, line)));
   byId("overview").append(element("thead", {}, head), element("tbody", {}, ...rows));
 }
 

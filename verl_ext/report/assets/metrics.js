@@ -44,5 +44,6 @@ function drawMetric() {
   for (const button of byId("metric-table").querySelectorAll("button")) {
     button.setAttribute("aria-current", metricNames[button.value] === chosenMetric);
   }
-  drawPanel(byId("metric-chart"), { unit: "", lines: [{ name: "", metric: chosenMetric }] }, 420);
+  const lines = report.runs.map(() => [{ name: "", metric: chosenMetric }]);
+  drawPanel(byId("metric-chart"), { unit: "", lines }, 420);
 }
