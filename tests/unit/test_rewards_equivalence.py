@@ -3,13 +3,14 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verl_ext.rewards.equivalence import Kind, decided, kind_of
 from verl_ext.rewards.length import overlong
-from verl_ext.rewards.notation import LONGEST, plain
+from verl_ext.rewards.notation import LONGEST, balanced, plain
 from verl_ext.rewards.options import Options
 from verl_ext.rewards.quantity import quantity, same_quantity
 from verl_ext.rewards.units import unit_of
@@ -38,6 +39,10 @@ def verdict(answer, truth, hint=None, **options):
 )
 def test_plain(text, expected):
     assert plain(text) == expected
+
+
+def test_balanced_braces():
+    assert [balanced(text) for text in ("", "a{b{}}{}", "{", "}{", "{}}")] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,12 @@ def test_a_hint_settles_what_the_ground_truth_leaves_open():
     assert kind_of("ab", "text") is Kind.TEXT
     assert kind_of("30 minutes", "text") is Kind.NUMBER
     assert kind_of("yes", "expression") is Kind.YES_NO
+
+
+@pytest.mark.parametrize("hint", ["", "shape", "Choice", 3, float("nan"), ["text"], {}, np.array(["text", "number"])])
+def test_an_unknown_hint_says_nothing(hint):
+    for truth in ("A", "12", "yes", "ab", "red circle"):
+        assert kind_of(truth, hint) is kind_of(truth)
 
 
 @pytest.mark.parametrize(

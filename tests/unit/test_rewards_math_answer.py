@@ -3,6 +3,7 @@
 
 import asyncio
 from pathlib import Path
+from sys import float_info
 
 import numpy as np
 import pytest
@@ -74,6 +75,10 @@ def test_an_equation_of_numbers_must_hold(box, truth, accuracy):
     assert score(f"\\boxed{{{box}}}", truth)["acc"] == accuracy
 
 
+def test_the_largest_tolerance_takes_any_number():
+    assert score(r"\boxed{12}", "-1e300", absolute_tolerance=float_info.max)["acc"] == 1.0
+
+
 def test_no_verdict_counts_as_wrong_and_is_reported():
     result = score(r"<think> </think> \boxed{9^{9^{9^{9}}}}", r"\frac{1}{2}", seconds=0.2)
     assert result == {"score": 0.1, "acc": 0.0, "format": 1.0, "timeout": 1.0, "overlong": 0.0}
@@ -96,6 +101,9 @@ def test_overlong_responses_lose_what_is_asked_for():
         ({"format_weight": "0.1"}, r"reward_kwargs\.format_weight=0\.1: must lie between"),
         ({"seconds": 0}, r"reward_kwargs\.seconds=0: must lie between 0\.01 and 60"),
         ({"overlong_limit": 100}, r"reward_kwargs\.overlong_buffer=0: must lie between 1 and 100"),
+        ({"absolute_tolerance": float("inf")}, r"absolute_tolerance=inf: must lie between 0\.0 and 1\.79"),
+        ({"overlong_factor": float("inf")}, r"overlong_factor=inf: must lie"),
+        ({"overlong_limit": float("inf")}, r"overlong_limit=inf: must lie"),
         ({"relative_tolerance": float("nan")}, r"relative_tolerance=nan: must lie"),
         ({"tolerance": 0.1}, r"reward_kwargs\.tolerance=0\.1: no such option"),
         ({"format_wieght": 0.1}, r"did you mean 'format_weight'\?"),

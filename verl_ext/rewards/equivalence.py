@@ -60,8 +60,9 @@ def kind_of(truth: str, hint: object = None) -> Kind:
     """How to read `truth`; `hint` is the row's ``answer_type``, where it has one.
 
     Yes and no, quantities and words are told from the truth itself. The hint says of a single letter whether it is a
-    choice, and of anything else whether it is text.
+    choice, and of anything else whether it is text. One that is none of the values of `Kind` says nothing.
     """
+    hint = hint if isinstance(hint, str) else None
     if normal(truth) in _TRUTH_VALUES:
         return Kind.YES_NO
     if hint not in _NO_CHOICE and _CHOICE.fullmatch(_spaced(truth)):

@@ -40,12 +40,13 @@ def _peeled(text: str) -> str:
     for begin, end in _AROUND:
         inner = text[len(begin) : -len(end)]
         if len(text) >= len(begin) + len(end) and text.startswith(begin) and text.endswith(end):
-            whole = _balanced(inner) if end == "}" else begin not in inner
+            whole = balanced(inner) if end == "}" else begin not in inner
             return inner.strip() if whole else text
     return text
 
 
-def _balanced(text: str) -> bool:
+def balanced(text: str) -> bool:
+    """Whether every brace of `text` is closed after it was opened; escaped braces count as braces. Linear time."""
     depth = 0
     for character in text:
         depth += (character == "{") - (character == "}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from math import inf
+from sys import float_info
 
 from verl_ext.errors import ConfigurationError
 
@@ -37,11 +37,11 @@ class Options:
     def __post_init__(self) -> None:
         _within(self, "format_weight", 0.0, 1.0)
         _within(self, "relative_tolerance", 0.0, 1.0)
-        _within(self, "absolute_tolerance", 0.0, inf)
+        _within(self, "absolute_tolerance", 0.0, float_info.max)
         _within(self, "seconds", 0.01, 60.0)
-        _within(self, "overlong_limit", 0, inf)
+        _within(self, "overlong_limit", 0, float_info.max)
         _within(self, "overlong_buffer", 1 if self.overlong_limit else 0, self.overlong_limit)
-        _within(self, "overlong_factor", 0.0, inf)
+        _within(self, "overlong_factor", 0.0, float_info.max)
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, object]) -> Options:
