@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole conversions: splits, blind copies, duplicates, unusable rows, limits, the data card."""
 
+import errno
 import hashlib
 from importlib import import_module
 from io import BytesIO
@@ -10,6 +11,7 @@ from PIL import Image
 from support.data_files import png, problems, read, write_lines, write_problems
 
 from verl_ext.data.convert import Options, convert
+from verl_ext.data.parquet import RowFile
 from verl_ext.data.row_check import check_row
 from verl_ext.data.source import Source
 from verl_ext.errors import DataError
@@ -240,9 +242,34 @@ def test_the_card_says_what_is_in_the_files(source, tmp_path):
 def test_progress_is_shown_for_long_passes_alone(source, tmp_path, capsys, monkeypatch):
     convert(source, tmp_path / "out", Options())
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("verl_ext.data.convert._QUIET_SECONDS", 0)
+    monkeypatch.setattr("verl_ext.data.progress.QUIET_SECONDS", 0)
     convert(source, tmp_path / "out", Options())
     assert "train: " in capsys.readouterr().err
+
+
+def test_progress_is_shown_while_rows_are_counted_and_held_out_images_read(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("verl_ext.data.progress.QUIET_SECONDS", 0)
+    convert(made({"test": source.splits["test"]}), tmp_path / "first", Options())
+    write_lines(tmp_path / "lines.jsonl", [{"question": "?", "answer": "1", "images": []}])
+    held_out = (tmp_path / "first/test.parquet",)
+    convert(made({"train": (tmp_path / "lines.jsonl",)}), tmp_path / "second", Options(held_out=held_out))
+    shown = capsys.readouterr().err
+    assert "held out, test.parquet: " in shown
+    assert "counting lines.jsonl: " in shown
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_a_full_disk_leaves_no_file(source, tmp_path, monkeypatch, name):
+    def full(file):
+        if file._path.stem == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(file)
+
+    flush = RowFile._flush
+    monkeypatch.setattr(RowFile, "_flush", full)
+    with pytest.raises(DataError, match=r"out: cannot be written: .*No space left"):
+        convert(source, tmp_path / "out", Options())
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_verl_reads_files_of_two_data_sets_together(source, tmp_path):

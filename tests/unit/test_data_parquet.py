@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows, their blind copies, and the files that they are written to."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -90,6 +91,12 @@ def test_a_file_that_is_not_completed_leaves_nothing(tmp_path):
         file.write({})
     assert [path.name for path in tmp_path.iterdir()] == ["test.parquet"]
     assert (tmp_path / "test.parquet").read_text() == "older"
+
+
+def test_a_last_row_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(pa.ArrowException), RowFile(tmp_path / "test.parquet", row_schema(EXTRA_INFO)) as file:
+        file.write({**row(0), "ability": 3})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_without_rows_has_the_schema(tmp_path):

@@ -208,3 +208,26 @@ def test_verl_reads_rows_with_and_without_images(folder, tmp_path):
     assert [part["type"] for part in seen["raw_prompt"][0]["content"]] == ["image", "text"]
     assert blind["raw_prompt"][0]["content"] == seen["raw_prompt"][0]["content"][1]["text"]
     assert seen["index"] != blind["index"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(small_root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file/out: cannot be written"):
+        write_easy_vqa(tmp_path / "file/out", val_size=1, root=small_root)
+
+
+def test_a_file_that_cannot_be_completed_leaves_none_of_the_others(small_root, tmp_path):
+    (tmp_path / "out/train.parquet.part").mkdir(parents=True)
+    with pytest.raises(DataError, match="out: cannot be written"):
+        write_easy_vqa(tmp_path / "out", val_size=1, root=small_root)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train.parquet.part"]
+
+
+def test_progress_is_shown_for_long_passes_alone(small_root, tmp_path, capsys, monkeypatch):
+    write_easy_vqa(tmp_path / "out", val_size=1, root=small_root)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("verl_ext.data.progress.QUIET_SECONDS", 0)
+    write_easy_vqa(tmp_path / "out", val_size=1, root=small_root)
+    shown = capsys.readouterr().err
+    assert "reading: " in shown
+    assert "writing: " in shown

@@ -16,14 +16,12 @@ from verl_ext.data.images import Picture
 from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
 from verl_ext.data.parts import Part, parts_of
 from verl_ext.data.prepare import RowMaker
+from verl_ext.data.progress import progress_bar
 from verl_ext.data.prompts import load_prompt
 from verl_ext.data.rows import BLIND_SUFFIX, Row, without_images
 from verl_ext.data.source import Source
 from verl_ext.data.tables import Record
 from verl_ext.errors import DataError
-
-_QUIET_SECONDS = 2.0
-"""Shorter passes show no progress."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,9 @@ class _Conversion:
             self.counts[part.name].add(row, pictures)
             if blind is not None and pictures:
                 self._write_blind(blind, part, row)
+        out.finish()
+        if blind is not None:
+            blind.finish()
         if not part.is_train:
             self._held_out |= self.counts[part.name].digests
 
@@ -123,7 +124,7 @@ class _Conversion:
 
     def _records(self, part: Part) -> Iterator[tuple[int, Record]]:
         records = enumerate(self._source.records(part.split))
-        with tqdm(total=len(part.positions), desc=part.name, unit=" rows", delay=_QUIET_SECONDS) as bar:
+        with progress_bar(part.name, len(part.positions), "rows") as bar:
             for position, record in records:
                 if position in part.positions:
                     yield position, record

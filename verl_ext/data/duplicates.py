@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from verl_ext.data.images import load_picture
-from verl_ext.data.tables import read_records
+from verl_ext.data.progress import progress_bar
+from verl_ext.data.tables import count_records, read_records
 from verl_ext.errors import DataError
 
 
@@ -16,8 +17,10 @@ def digests_of(paths: Iterable[Path]) -> set[bytes]:
     """
     digests: set[bytes] = set()
     for path in paths:
-        for record in read_records(path):
-            digests.update(_row_digests(record.name, record.values.get("images")))
+        with progress_bar(f"held out, {path.name}", count_records(path), "rows") as bar:
+            for record in read_records(path):
+                digests.update(_row_digests(record.name, record.values.get("images")))
+                bar.update()
     return digests
 
 

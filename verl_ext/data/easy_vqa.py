@@ -10,7 +10,8 @@ import importlib.util
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import Image
 from verl_ext.data.images import as_png
 from verl_ext.data.markdown import markdown_table
 from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
+from verl_ext.data.progress import progress_bar
 from verl_ext.data.row_check import PLACEHOLDER
 from verl_ext.data.rows import BLIND_SUFFIX, Row, build_row, without_images
 from verl_ext.data.unreadable import UNREADABLE
@@ -74,8 +76,7 @@ def load_easy_vqa(root: Path | None = None) -> EasyVqa:
     for split in ("train", "test"):
         questions += _read_questions(root / split / "questions.json", split, first_index=len(questions))
     keys = dict.fromkeys((question.split, question.image_id) for question in questions)
-    images = {key: _read_png(root / key[0] / "images" / f"{key[1]}.png") for key in keys}
-    return EasyVqa(tuple(questions), images)
+    return EasyVqa(tuple(questions), _read_images(root, keys))
 
 
 def package_root() -> Path:
@@ -101,6 +102,15 @@ def _parse_row(path: Path, split: str, row: Any, index: int) -> Question:
         case [str(text), str(answer), int(image_id)] if text and answer in _ANSWERS:
             return Question(index, split, image_id, text, answer)
     raise DataError(f"{path}: row with index {index} is not [question, known answer, image id]: {row!r}")
+
+
+def _read_images(root: Path, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+    images: dict[tuple[str, int], bytes] = {}
+    with progress_bar("reading", len(keys), "images") as bar:
+        for split, image_id in keys:
+            images[split, image_id] = _read_png(root / split / "images" / f"{image_id}.png")
+            bar.update()
+    return images
 
 
 def _read_png(path: Path) -> bytes:
@@ -172,19 +182,21 @@ def write_easy_vqa(
 
     ``questions`` keeps one answer type ("color", "shape" or "yes_no") in all files but the first, or "all".
 
-    The same arguments give the same rows. Raises ``DataError`` for an option out of range or an
-    unusable row.
+    The same arguments give the same rows. No file appears under its name before all are complete. Raises
+    ``DataError`` for an option out of range, an unusable row, or a folder that cannot be written.
     """
     _check_fraction("rl_fraction", rl_fraction)
     _check_fraction("blind_fraction", blind_fraction)
     data = load_easy_vqa(root)
     files = _select_rows(data, rl_fraction, blind_fraction, val_size, _asked(questions), seed)
     target = Path(output_dir)
-    target.mkdir(parents=True, exist_ok=True)
-    for name, rows in files.items():
-        _write_rows(target / f"{name}.parquet", rows, response=name == "sft")
     card = _data_card(files, rl_fraction, blind_fraction, questions, seed)
-    (target / "README.md").write_text(card, encoding="utf-8")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        _write_files(target, files)
+        (target / "README.md").write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written: {error}") from error
     return {name: len(rows) for name, rows in files.items()}
 
 
@@ -252,10 +264,16 @@ def _with_response(row: Row, question: Question, descriptions: dict[tuple[str, i
 _EXTRA_INFO = {name: EXTRA_INFO[name] for name in ("split", "index", "question", "answer", "answer_type")}
 
 
-def _write_rows(path: Path, rows: Sequence[Row], *, response: bool) -> None:
-    with RowFile(path, row_schema({**_EXTRA_INFO, "image_id": pa.int64()}, response=response)) as file:
-        for row in rows:
-            file.write(row)
+def _write_files(target: Path, files: Mapping[str, Sequence[Row]]) -> None:
+    total = sum(map(len, files.values()))
+    with ExitStack() as stack, progress_bar("writing", total, "rows") as bar:
+        for name, rows in files.items():
+            schema = row_schema({**_EXTRA_INFO, "image_id": pa.int64()}, response=name == "sft")
+            file = stack.enter_context(RowFile(target / f"{name}.parquet", schema))
+            for row in rows:
+                file.write(row)
+                bar.update()
+            file.finish()
 
 
 _CARD = r"""# easy-VQA in verl's schema

@@ -60,6 +60,12 @@ class RowFile(AbstractContextManager["RowFile"]):
         if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._flush()
 
+    def finish(self) -> None:
+        """Write what is left; the file still has no name of its own, so that others can be finished before it has."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._bytes = [], 0
@@ -67,10 +73,11 @@ class RowFile(AbstractContextManager["RowFile"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._rows:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            os.replace(self._part, self._path)
-        else:
-            self._part.unlink()
+        try:
+            if kind is None:
+                self.finish()
+                os.replace(self._part, self._path)
+            else:
+                self._writer.close()
+        finally:
+            self._part.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from verl_ext.data.progress import progress_bar
 from verl_ext.errors import DataError
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -49,11 +50,18 @@ def read_records(path: Path) -> Iterator[Record]:
 def count_records(path: Path) -> int:
     """The number of rows that `read_records` gives."""
     if path.suffix != ".parquet":
-        return sum(1 for _ in read_records(path))
+        return _counted(path)
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _counted(path: Path) -> int:
+    with progress_bar(f"counting {path.name}", None, "rows") as bar:
+        for _ in read_records(path):
+            bar.update()
+    return int(bar.n)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
