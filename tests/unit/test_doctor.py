@@ -31,6 +31,7 @@ from verl_ext.integration.doctor import api, conflicts, plugin, progress, render
 from verl_ext.integration.doctor.batches import Batches, cut, micro_batch_problem, mini_batch_problem, padding
 from verl_ext.integration.doctor.checks import Status, failure, guarded, ok, warning
 from verl_ext.integration.doctor.diagnosis import CONFIGURATION_STEPS, configuration_checks, run_steps
+from verl_ext.integration.doctor.images import images_held, images_marked
 from verl_ext.integration.doctor.memory import Sizes, amounts, readable
 from verl_ext.integration.doctor.plugin import Probe, plugin_checks
 from verl_ext.integration.doctor.progress import Progress
@@ -437,6 +438,49 @@ def test_broken_images_and_no_images(data, tmp_path):
     (check,) = examined(data, steps, "+perception=pgpo", train=text)["data.train_files"]
     assert check.status is Status.WARNING
     assert "none of the first 8 rows has an image in the column images" in check.found
+
+
+TEXT = [{"role": "user", "content": "red?"}]
+READ = ("composition", "perception", "data")
+
+
+def test_rows_without_images_are_counted_in_the_whole_file(data, tmp_path):
+    mixed = written(tmp_path / "mixed.parquet", *[row()] * 20, *[row(images=[], prompt=TEXT)] * 3)
+    checks = examined(data, READ, "+perception=pgpo", train=mixed)
+    assert [check.status for check in checks["data.train_files"]] == [Status.OK]
+    train, val = checks["images"]
+    assert (train.status, val.status) == (Status.WARNING, Status.OK)
+    assert train.found.endswith("mixed.parquet: 3 of 23 rows have no image")
+    assert val.found.endswith("train.parquet: 8 of 8 rows have an image")
+
+
+def test_placeholders_that_do_not_match_are_counted_in_the_whole_file(data, tmp_path):
+    dropped = written(tmp_path / "dropped.parquet", *[row()] * 20, *[row(images=[])] * 2, row(prompt=TEXT))
+    check = examined(data, READ, "+perception=pgpo", train=dropped)["images"][0]
+    assert check.status is Status.FAILURE
+    assert "dropped.parquet: 3 of 23 rows mark another number of images" in check.found
+    assert check.found.endswith("the first is row 20, which marks 1 and holds 0")
+
+
+@given(st.lists(st.tuples(st.none() | st.integers(0, 3), st.lists(st.integers(0, 2), max_size=3)), min_size=1))
+def test_images_are_counted_as_they_were_written(rows):
+    images = [None if count is None else [{"bytes": b"x" * 9000}] * count for count, _ in rows]
+    prompts = [[{"role": "user", "content": "<image>a" * count} for count in counts] for _, counts in rows]
+    types = {"images": pa.list_(pa.struct([("bytes", pa.binary())]))}
+    types["prompt"] = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    file = io.BytesIO()
+    pq.write_table(pa.table({"images": images, "prompt": prompts}, pa.schema(types)), file, row_group_size=3)
+    with pq.ParquetFile(file) as table:
+        assert images_held(table, "images").tolist() == [count or 0 for count, _ in rows]
+        assert images_marked(table, "prompt").tolist() == [sum(counts) for _, counts in rows]
+
+
+def test_pictures_are_not_read_where_each_row_has_one(data, monkeypatch):
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    with pq.ParquetFile(data) as table:
+        assert images_held(table, "images").tolist() == [1] * 8
+        assert images_held(table, "no_such_column") is None
+        assert images_held(table, "data_source") is None
 
 
 MEASURED = ("composition", "model", "data")

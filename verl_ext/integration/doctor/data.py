@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are the data files there, and can their first rows be trained on?"""
+"""Are the data files there, can their first rows be trained on, and have all rows their images?"""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from omegaconf import ListConfig
 from verl_ext.data.row_check import check_row
 from verl_ext.errors import DataError
 from verl_ext.integration.doctor.checks import Check, failure, ok, one_line, warning
+from verl_ext.integration.doctor.images import image_check
 from verl_ext.integration.doctor.prompts import Measured, measure
 from verl_ext.integration.doctor.subject import Prompts, Subject
 
 ROWS = 16
-"""Rows of each file that are looked into."""
+"""Rows of each file that are looked into; the others only have their images counted."""
 TRAIN = "data.train_files"
 FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 PREPARE = "correct the path, or write the file; `verl-ext data --help` lists what it can prepare"
@@ -28,7 +29,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def data_checks(subject: Subject) -> Iterator[Check]:
-    """One check a file, and one for the number of training rows."""
+    """Up to two checks a file, on its first rows and on the images of all; and one for the number of training rows."""
     for key in (TRAIN, "data.val_files"):
         for path in files(subject, key):
             yield from _file_checks(subject, key, path)
@@ -52,6 +53,9 @@ def _file_checks(subject: Subject, key: str, path: str) -> Iterator[Check]:
         yield failure(key, f"{path}: verl reads {', '.join(FORMATS)}", "convert it")
     else:
         yield from _row_checks(subject, key, file)
+        if subject.perception is not None and file.suffix == ".parquet":
+            prompts, images = subject.get("data.prompt_key"), subject.get("data.image_key")
+            yield from image_check(file, prompts, images, training=key == TRAIN)
 
 
 def _row_checks(subject: Subject, key: str, file: Path) -> Iterator[Check]:

@@ -50,7 +50,7 @@ CONFIGURATION_STEPS = (
     Step("model", "model:model_checks", "loading the model's configuration and processor"),
     Step("attention", "attention:attention_checks", "looking for flash-attention"),
     Step("rollout", "rollout:rollout_checks", "reading the rollout engine's source"),
-    Step("data", "data:data_checks", "reading the first rows of the data files"),
+    Step("data", "data:data_checks", "reading the data files"),
     Step("reward", "reward:reward_checks", "calling the reward function"),
     Step("memory", "memory:memory_checks", "adding up memory"),
 )
