@@ -4,7 +4,6 @@
 import os
 import random
 import shutil
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -249,19 +248,26 @@ def test_the_same_prompt_over_training(visit, two_runs):
 def test_long_responses_stay_quick(visit, long_run):
     page = visit(long_run)
     assert tokens(page).count() == 5000
+    work = page.context.new_cdp_session(page)
+    work.send("Performance.enable", {"timeDomain": "threadTicks"})
     for change in (
         lambda: items(page).nth(1).click(),
         lambda: page.locator("#quantity").select_option("advantage"),
         lambda: tokens(page).nth(40).hover(),
     ):
-        started = time.monotonic()
+        before = busy_seconds(work)
         change()
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert time.monotonic() - started < 1
+        assert 0 < busy_seconds(work) - before < 1
     page.get_by_role("button", name="Prompts over training").click()
     assert page.locator(".stacked").first.locator(".token").count() == 300
     page.get_by_role("button", name="Show all 5000 tokens").first.click()
     assert page.locator(".stacked").first.locator(".token").count() == 5000
+
+
+def busy_seconds(session):
+    """Processor time of the page's tasks so far: scripts, styles and layout, whatever else the machine does."""
+    return next(e["value"] for e in session.send("Performance.getMetrics")["metrics"] if e["name"] == "TaskDuration")
 
 
 def test_hostile_output_is_text(visit, hostile_run):

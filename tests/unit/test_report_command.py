@@ -76,6 +76,13 @@ def test_errors_are_one_line(tmp_path, call, prepare, words, message):
     assert not list(tmp_path.rglob("report.html"))
 
 
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, call):
+    (tmp_path / "file").touch()
+    result = call(write_run(tmp_path / "run", steps=1), "--no-png", "--output", tmp_path / "file" / "folder")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"Error: Not a directory: {tmp_path / 'file' / 'folder'}"
+
+
 def test_several_runs_need_names_and_metrics_of_their_own(tmp_path, call):
     write_run(tmp_path, steps=1)
     assert "give every run a name of its own" in call(tmp_path, tmp_path).stderr
