@@ -10,6 +10,7 @@ import re
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from io import BytesIO
 
 import numpy as np
@@ -183,6 +184,14 @@ def test_the_page_has_only_its_own_scripts_and_names_no_address(tmp_path):
     )
     assert policy.startswith("default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:;")
     assert "unsafe-inline" not in policy.split("script-src")[1]
+
+
+def test_every_asset_names_its_licence_and_the_page_begins_as_html(tmp_path):
+    assets = [path for path in (files("verl_ext.report") / "assets").iterdir() if path.is_file()]
+    assert len(assets) >= 9
+    first_lines = {path.name: path.read_text(encoding="utf-8").split("\n")[0] for path in assets}
+    assert [name for name, line in first_lines.items() if "SPDX-License-Identifier: Apache-2.0" not in line] == []
+    assert page_of(tmp_path, run_of(tmp_path)).startswith("<!doctype html>")
 
 
 def test_the_title_is_escaped(tmp_path):

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 "use strict";
 // Blocks of JSON in the page, each parsed when it is first asked for, and how their numbers and texts are shown.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 "use strict";
 // Recorded responses: a list that can be filtered, one response in full, or all responses to one prompt by step.
 

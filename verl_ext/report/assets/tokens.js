@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 "use strict";
 // Tokens of responses: their colours, and all of their numbers for the one under the pointer or with the focus.
 
