@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -32,12 +33,13 @@ from verl_ext.integration.doctor.batches import Batches, cut, micro_batch_proble
 from verl_ext.integration.doctor.checks import Status, failure, guarded, ok, warning
 from verl_ext.integration.doctor.diagnosis import CONFIGURATION_STEPS, configuration_checks, run_steps
 from verl_ext.integration.doctor.images import images_held, images_marked
-from verl_ext.integration.doctor.memory import Sizes, amounts, readable
+from verl_ext.integration.doctor.memory import Sizes, amounts, needed, readable
 from verl_ext.integration.doctor.plugin import Probe, plugin_checks
 from verl_ext.integration.doctor.progress import Progress
 from verl_ext.integration.doctor.subject import Subject
 from verl_ext.integration.verl_api import SYMBOLS, Symbol
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
+from verl_ext.platforms.cpu.platform import PlatformCPU
 from verl_ext.signals.request import AblatedLogProb, Divergence, Entropy, Similarity
 
 REWARD = "reward.custom_reward_function.path=pkg://verl_ext.rewards.boxed_answer"
@@ -551,6 +553,25 @@ def test_more_memory_than_there_is(data):
     assert "TB on the host in all" in check.found
 
 
+def test_more_memory_than_a_device_has(data, monkeypatch):
+    steps = ("composition", "perception", "model", "memory")
+    sizes = [
+        "data.train_batch_size=1000000000",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1000000000",
+    ]
+    overrides = ("+perception=papo_g", "trainer.device=cuda", *sizes)
+    assert not [check for check in examined(data, steps, *overrides)["memory"] if "device" in check.found]
+    # The CPU's own count of free memory stands for a GPU's.
+    monkeypatch.setattr(PlatformCPU, "device_name", "cuda")
+    checks = examined(data, steps, *overrides)
+    assert " per device = " in only(checks["memory, ablated pass"]).found
+    assert " per host = " in only(checks["memory, TransferQueue"]).found
+    on_device = checks["memory"][-1]
+    assert on_device.status is Status.WARNING
+    assert "TB on the device in all, where" in on_device.found
+    assert "log_prob_micro_batch_size_per_gpu" in on_device.remedy
+
+
 def test_devices_that_share_a_row():
     ulysses = {"strategy": "fsdp2", "ulysses_sequence_parallel_size": 1}
     ulysses["fsdp_config"] = {"ulysses_sequence_parallel_size": 2}
@@ -569,6 +590,8 @@ def test_mini_and_micro_batches():
 
 SIZES = Sizes(
     batches=Batches(7, 4, 2),
+    hosts=1,
+    devices=2,
     response=16,
     tokens=2 * 16,
     logits=2 * 16,
@@ -600,6 +623,18 @@ def test_memory_is_what_tensors_of_those_shapes_take():
     assert named([Similarity()])["actor's own pass"] == torch.zeros(2, 128).nbytes + torch.zeros(32).nbytes + 3 * states
     assert named([Divergence()])["actor's two views"] == states + 10 * torch.zeros(32, 512).nbytes
     assert named([]) == {}
+
+
+def test_memory_of_several_hosts():
+    spread = replace(SIZES, hosts=2, on_cpu=False)
+    found = list(amounts(frozenset([AblatedLogProb()]), ["ablated"], spread))
+    queue, trainer, logits, pixels = (amount.size for amount in found)
+    assert [amount.per_device for amount in found] == [False, False, True, False]
+    assert queue == torch.zeros(4, 16).nbytes + torch.zeros(4, dtype=torch.bool).nbytes
+    assert trainer == 3 * torch.zeros(7, 16).nbytes
+    assert pixels == 4 * 1000
+    assert needed(found, spread) == (logits, queue + trainer + pixels)
+    assert needed(found, replace(spread, on_cpu=True)) == (0, queue + trainer + pixels + 2 * logits)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -24,6 +24,11 @@ SIMILARITY_BLOCKS = 3
 """Blocks that a similarity holds at a time: tokens, summaries, products."""
 TRAINER_TENSORS = 2
 """Padded fields that the trainer holds beside the signals: old log-probabilities, advantages."""
+SMALLER = {
+    "host": "write a smaller data.train_batch_size, or use more nodes",
+    "device": f"write a smaller {LOG_PROB}, or {ROLLOUT}.log_prob_max_token_len_per_gpu with dynamic batches",
+}
+"""What to do where there is too little memory."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,15 @@ class Amount:
 
     Attributes:
         where: whose memory.
-        size: bytes.
+        size: bytes, on each device or on each host.
         formula: how they come about.
-        on_host: whether it is the memory of this machine, not of a device.
+        per_device: whether each device needs them; otherwise each host, or the one of the trainer.
     """
 
     where: str
     size: int
     formula: str
-    on_host: bool = True
+    per_device: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Sizes:
 
     Attributes:
         batches: rows, and the ranks over which they are spread.
+        hosts: machines over which the ranks are spread.
+        devices: of each machine.
         response: most tokens of a response.
         tokens: most response tokens of a micro-batch of the log-prob pass, on one rank.
         logits: most positions of it whose logits are computed.
@@ -56,10 +63,12 @@ class Sizes:
         hidden: hidden size of the language model.
         vocabulary: its number of tokens.
         image_bytes: pixels of one row's images.
-        on_cpu: whether the actor runs on the CPU.
+        on_cpu: whether the actor runs on the CPU, so that a device's memory is the host's.
     """
 
     batches: Batches
+    hosts: int
+    devices: int
     response: int
     tokens: int
     logits: int
@@ -69,19 +78,28 @@ class Sizes:
     image_bytes: int
     on_cpu: bool
 
+    @property
+    def rows_on_host(self) -> int:
+        """Most rows that one machine keeps."""
+        return -(-self.batches.padded // self.hosts)
+
 
 def memory_checks(subject: Subject) -> Iterator[Check]:
-    """One line an amount, and a warning where this machine has less free than is needed here."""
+    """One line an amount, and warnings where this machine or one of its devices has less free than it needs."""
     if subject.perception is None:
         return
     if subject.model is None:
         yield ok("memory", "not added up: the model is not here")
         return
     keeps_images = [view for view, spec in subject.perception.views.items() if spec.kind != "drop_vision"]
-    found = list(amounts(subject.perception.signals, keeps_images, sizes_of(subject)))
+    sizes = sizes_of(subject)
+    found = list(amounts(subject.perception.signals, keeps_images, sizes))
     for amount in found:
-        yield ok(f"memory, {amount.where}", f"{readable(amount.size)} = {amount.formula}")
-    yield from _too_much(sum(amount.size for amount in found if amount.on_host))
+        place = "device" if amount.per_device else "host"
+        yield ok(f"memory, {amount.where}", f"{readable(amount.size)} per {place} = {amount.formula}")
+    on_device, on_host = needed(found, sizes)
+    yield from _too_much("host", on_host, psutil.virtual_memory().available)
+    yield from _too_much("device", on_device, free_on_device(str(subject.get("trainer.device"))))
 
 
 def sizes_of(subject: Subject) -> Sizes:
@@ -98,6 +116,8 @@ def sizes_of(subject: Subject) -> Sizes:
     tokens = min(limit, rows * response)
     return Sizes(
         batches=batches,
+        hosts=int(subject.get("trainer.nnodes")),
+        devices=int(subject.get("trainer.n_gpus_per_node")),
         response=response,
         tokens=tokens,
         logits=_positions_with_logits(subject, tokens, limit),
@@ -138,6 +158,23 @@ def amounts(signals: frozenset[Signal], keeps_images: list[str], sizes: Sizes) -
     yield from _separate(passes, keeps_images, sizes)
 
 
+def needed(found: Sequence[Amount], sizes: Sizes) -> tuple[int, int]:
+    """Bytes on a device of its own, and on a host, at most; a CPU's ranks take theirs from the host."""
+    on_device = sum(amount.size for amount in found if amount.per_device)
+    on_host = sum(amount.size for amount in found if not amount.per_device)
+    return (0, on_host + sizes.devices * on_device) if sizes.on_cpu else (on_device, on_host)
+
+
+def free_on_device(device: str) -> int | None:
+    """Bytes free on the device of this machine that has least; None where there is none of the kind `device`."""
+    from verl.plugin.platform import get_platform
+
+    platform = get_platform()
+    if device == "cpu" or platform.device_name != device or not platform.is_available():
+        return None
+    return min(platform.device_module.mem_get_info(index)[0] for index in range(platform.device_count()))
+
+
 def readable(size: float) -> str:
     """Bytes with a unit."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -148,7 +185,7 @@ def readable(size: float) -> str:
 
 
 def _queue(signals: int, sizes: Sizes) -> Amount:
-    rows = sizes.batches.padded
+    rows = sizes.rows_on_host
     formula = f"{rows} rows x ({sizes.response} tokens x {FP32} B x {signals} signal(s) + 1 B)"
     return Amount("TransferQueue", rows * (sizes.response * FP32 * signals + 1), formula)
 
@@ -167,7 +204,7 @@ def _similarity(signals: int, sizes: Sizes) -> Amount:
         f"{FP32} B x ({sizes.rows} rows x {sizes.hidden} numbers, one layer at a time, + {sizes.tokens} tokens x "
         f"{signals} signal(s) + {SIMILARITY_BLOCKS} blocks of {numbers})"
     )
-    return Amount("actor's own pass", size, formula, on_host=sizes.on_cpu)
+    return Amount("actor's own pass", size, formula, per_device=True)
 
 
 def _comparison(sizes: Sizes) -> Amount:
@@ -177,23 +214,22 @@ def _comparison(sizes: Sizes) -> Amount:
         f"{FP32} B x ({sizes.tokens} tokens x {sizes.hidden} numbers of the clean view + {COMPARISON_TENSORS} parts of "
         f"{part} logits)"
     )
-    return Amount("actor's two views", FP32 * (states + COMPARISON_TENSORS * part), formula, on_host=sizes.on_cpu)
+    return Amount("actor's two views", FP32 * (states + COMPARISON_TENSORS * part), formula, per_device=True)
 
 
 def _separate(passes: Plan, keeps_images: list[str], sizes: Sizes) -> Iterator[Amount]:
     """Logits of a pass of its own; images that it changes are kept until then, on the host."""
     if passes.separate and sizes.logits:
         formula = f"{sizes.logits} tokens x {sizes.vocabulary} logits x {FP32} B, while verl's update is yet to come"
-        yield Amount("ablated pass", sizes.logits * sizes.vocabulary * FP32, formula, on_host=sizes.on_cpu)
+        yield Amount("ablated pass", sizes.logits * sizes.vocabulary * FP32, formula, per_device=True)
     kept = [view for view in passes.separate if view in keeps_images]
     if kept and sizes.image_bytes:
-        rows = sizes.batches.padded
+        rows = sizes.rows_on_host
         formula = f"{rows} rows x {readable(sizes.image_bytes)} of pixels, kept for {', '.join(kept)}"
         yield Amount("actor's host", rows * sizes.image_bytes, formula)
 
 
-def _too_much(needed: int) -> Iterator[Check]:
-    free = psutil.virtual_memory().available
-    if needed > free:
-        found = f"{readable(needed)} on the host in all, where {readable(free)} are free"
-        yield warning("memory", found, "write a smaller data.train_batch_size, or use more nodes")
+def _too_much(place: str, size: int, free: int | None) -> Iterator[Check]:
+    if free is not None and size > free:
+        found = f"{readable(size)} on the {place} in all, where {readable(free)} are free"
+        yield warning("memory", found, SMALLER[place])
