@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_ext.data.answers import ANSWER_TYPES, answer_type, unboxed
+from verl_ext.rewards.boxed import last_boxed
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,12 @@ def test_kinds(answer, kind):
 )
 def test_an_answer_that_is_all_box_is_taken_out_of_it(answer, inside):
     assert unboxed(answer) == inside
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "x", " "]), max_size=8).map("".join))
+def test_what_is_taken_out_of_a_box_is_the_last_box_and_all_there_is(answer):
+    inside = unboxed(answer)
+    assert inside == answer or (inside == last_boxed(answer).strip() and answer[7:-1].strip() == inside)
 
 
 @given(st.text())

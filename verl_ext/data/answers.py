@@ -3,9 +3,10 @@
 
 import re
 
+from verl_ext.rewards.boxed import BOX, last_boxed
+
 ANSWER_TYPES = ("yes_no", "number", "choice", "expression", "text")
 
-_BOX = "\\boxed{"
 _NUMBER = re.compile(r"[+-]?(\d+(,\d{3})*(\.\d*)?|\.\d+)\s*%?", re.ASCII)
 _CHOICE = re.compile(r"\(?[A-J]\)?|[A-J][.:)]\s.*", re.DOTALL)
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -15,19 +16,9 @@ _MATHS = re.compile(r"[\d^_=+*/()<>|√π°]|[a-z]", re.ASCII)
 
 def unboxed(answer: str) -> str:
     r"""The content of an answer that is one ``\boxed{...}`` and nothing else; any other answer as it is."""
-    inside = answer[len(_BOX) : -1]
-    if not (answer.startswith(_BOX) and answer.endswith("}")) or not _balanced(inside):
-        return answer
-    return inside.strip()
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if depth < 0:
-            return False
-    return depth == 0
+    inside = answer[len(BOX) : -1]
+    whole = answer.startswith(BOX) and answer.endswith("}") and last_boxed(answer) == inside
+    return inside.strip() if whole else answer
 
 
 def answer_type(answer: str) -> str:
