@@ -88,11 +88,10 @@ def _answer_rows(files: Mapping[str, FileCounts]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _spreads(sizes: Sequence[tuple[int, int]]) -> tuple[str, str]:
+def _spreads(sizes: Counter[tuple[int, int]]) -> tuple[str, str]:
     if not sizes:
         return "-", "-"
-    widths, heights = zip(*sizes, strict=True)
-    return _spread(widths), _spread(heights)
+    return _spread([width for width, _ in sizes.elements()]), _spread([height for _, height in sizes.elements()])
 
 
 def _spread(values: Sequence[int]) -> str:

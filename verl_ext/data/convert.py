@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a source to Parquet files in verl's schema and a data card, with a row group in memory at a time."""
+"""From a source to Parquet files in verl's schema and a data card, with little more than a row group in memory."""
 
 import sys
 from collections.abc import Iterator
