@@ -15,7 +15,7 @@ format, or hub:NAME for a model of the hub.
                   (MathVista, MathVerse, We-Math, LogicVista, DynaMath, MMMU-Pro)
   SAMPLES         seeds of the sampled runs (8); 0: none
   GREEDY          0: no greedy run (1)
-  OUTPUT          where results go (evaluations/<run>-<step>)
+  OUTPUT          a new folder for the results (evaluations/<run>-<step>)
   MAX_RESPONSE    tokens a response (2048)
   MAX_LENGTH      tokens of prompt and response (8192)
   TP, GPU_MEMORY  tensor parallelism and share of GPU memory of vLLM (1, 0.8)
@@ -88,6 +88,11 @@ PYTHON=${PYTHON:-python}
 EVAL_PYTHON=${EVAL_PYTHON:-$PYTHON}
 
 checkpoint=${1%/}
+name=$(basename "$(dirname "$checkpoint")")-$(basename "$checkpoint")
+OUTPUT=${OUTPUT:-evaluations/$name}
+if [ -n "$TASKS" ] && compgen -G "$OUTPUT/*/" >/dev/null; then
+    die "$OUTPUT has the runs of an earlier evaluation, which would be averaged with these; remove it, or set OUTPUT"
+fi
 case $checkpoint in
     hub:*) model=${checkpoint#hub:} ;;
     *)
@@ -103,8 +108,6 @@ case $checkpoint in
 esac
 [ -n "$TASKS" ] || exit 0
 
-name=$(basename "$(dirname "$checkpoint")")-$(basename "$checkpoint")
-OUTPUT=${OUTPUT:-evaluations/$name}
 if [ -z "${DRY_RUN:-}" ]; then
     "$EVAL_PYTHON" -c 'import lmms_eval' 2>/dev/null || die "$EVAL_PYTHON has no lmms-eval; see docs/evaluating.md"
 fi

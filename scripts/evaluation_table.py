@@ -25,14 +25,16 @@ def main(output: Path) -> None:
     """Print the table.
 
     Raises:
-        SystemExit: a run has no results.
+        SystemExit: a run has no results, or lacks a task that another has.
     """
     runs = {folder.name: scores(folder) for folder in sorted(output.iterdir()) if folder.is_dir()}
+    _check_complete(runs)
     sampled = [runs[name] for name in runs if name.startswith("sampled-")]
     print(f"{'task':<40} {f'avg@{len(sampled)}':>8} {'spread':>7} {'greedy':>8}")
-    for task in sorted({task for run in runs.values() for task in run}):
-        values = [run[task] for run in sampled if task in run]
-        print(f"{task:<40} {_mean(values):>8} {_spread(values):>7} {_mean(_one(runs.get('greedy', {}), task)):>8}")
+    for task in sorted(_tasks(runs)):
+        values = [run[task] for run in sampled]
+        greedy = [runs["greedy"][task]] if "greedy" in runs else []
+        print(f"{task:<40} {_mean(values):>8} {_spread(values):>7} {_mean(greedy):>8}")
     print("percent; spread: standard deviation between the sampled runs")
 
 
@@ -56,8 +58,14 @@ def accuracy(metrics: dict[str, Any]) -> float | None:
     return next((float(values[name]) for name in ACCURACY if isinstance(values.get(name), int | float)), None)
 
 
-def _one(run: Scores, task: str) -> list[float]:
-    return [run[task]] if task in run else []
+def _check_complete(runs: dict[str, Scores]) -> None:
+    for name, run in runs.items():
+        if missing := sorted(_tasks(runs) - run.keys()):
+            raise SystemExit(f"evaluation_table: {name} has no accuracy of {', '.join(missing)}, which other runs have")
+
+
+def _tasks(runs: dict[str, Scores]) -> set[str]:
+    return {task for run in runs.values() for task in run}
 
 
 def _mean(values: list[float]) -> str:

@@ -163,14 +163,38 @@ def table(output):
 def test_the_table_averages_the_sampled_runs(tmp_path):
     results(tmp_path / "sampled-0", {"mathvista": 0.5, "wemath": 0.25})
     results(tmp_path / "sampled-1", {"mathvista": 0.6, "wemath": 0.25})
-    results(tmp_path / "greedy", {"mathvista": 0.7})
+    results(tmp_path / "greedy", {"mathvista": 0.7, "wemath": 0.5})
     status, lines, _ = table(tmp_path)
     assert status == 0
     assert lines[:3] == [
         ["task", "avg@2", "spread", "greedy"],
         ["mathvista", "55.00", "7.07", "70.00"],
-        ["wemath", "25.00", "0.00", "-"],
+        ["wemath", "25.00", "0.00", "50.00"],
     ]
+
+
+@pytest.mark.parametrize("incomplete", ["sampled-1", "greedy"])
+def test_runs_of_unequal_tasks_are_refused(tmp_path, incomplete):
+    for name in ("sampled-0", "sampled-1", "greedy"):
+        tasks = ("mathvista",) if name == incomplete else ("mathvista", "wemath")
+        results(tmp_path / name, dict.fromkeys(tasks, 0.5))
+    status, lines, error = table(tmp_path)
+    assert (status, lines) == (1, [])
+    assert error == f"evaluation_table: {incomplete} has no accuracy of wemath, which other runs have\n"
+
+
+def test_without_a_greedy_run(tmp_path):
+    results(tmp_path / "sampled-0", {"mathvista": 0.5})
+    assert table(tmp_path)[1][1] == ["mathvista", "50.00", "-", "-"]
+
+
+def test_runs_of_an_earlier_evaluation_are_not_mixed_in(model, tmp_path):
+    output = tmp_path / "out"
+    results(output / "sampled-9", {"mathvista": 0.5})
+    done = run(model, OUTPUT=str(output), EVAL_PYTHON="false")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"evaluate: {output} has the runs of an earlier evaluation")
+    assert run(model, OUTPUT=str(output), TASKS="").returncode == 0
 
 
 def test_a_run_without_results_is_named(tmp_path):
