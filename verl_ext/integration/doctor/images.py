@@ -57,19 +57,22 @@ def images_marked(table: pq.ParquetFile, column: str) -> np.ndarray | None:
 
 
 def _judged(file: Path, held: np.ndarray, marked: np.ndarray | None, training: bool) -> Check:
-    different = np.flatnonzero(held != marked) if marked is not None else ()
+    if marked is not None and (held != marked).any():
+        return _different(file, held, marked)
     lacking = int((held == 0).sum())
-    if len(different):
-        row = different[0]
-        found = (
-            f"{file}: {len(different)} of {len(held)} rows mark another number of images with {PLACEHOLDER} than they "
-            f"hold; the first is row {row}, which marks {marked[row]} and holds {held[row]}"
-        )
-        return failure("images", found, "training stops at such a row: add the images, or take out what marks them")
     if lacking and training:
         found = f"{file}: {lacking} of {len(held)} rows have no image"
         return warning("images", found, "the methods change nothing for them; add the images, or leave out the rows")
     return ok("images", f"{file}: {len(held) - lacking} of {len(held)} rows have an image")
+
+
+def _different(file: Path, held: np.ndarray, marked: np.ndarray) -> Check:
+    rows = np.flatnonzero(held != marked)
+    found = (
+        f"{file}: {len(rows)} of {len(held)} rows mark another number of images with {PLACEHOLDER} than they "
+        f"hold; the first is row {rows[0]}, which marks {marked[rows[0]]} and holds {held[rows[0]]}"
+    )
+    return failure("images", found, "training stops at such a row: add the images, or take out what marks them")
 
 
 def _is_list(table: pq.ParquetFile, column: str) -> bool:
