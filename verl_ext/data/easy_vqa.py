@@ -10,7 +10,7 @@ import importlib.util
 import json
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +72,15 @@ def load_easy_vqa(root: Path | None = None) -> EasyVqa:
     is absent or when a question, answer or image is not what easy-VQA promises.
     """
     root = package_root() if root is None else root
+    questions = _all_questions(root)
+    return EasyVqa(questions, _read_images(root, questions))
+
+
+def _all_questions(root: Path) -> tuple[Question, ...]:
     questions: list[Question] = []
     for split in ("train", "test"):
         questions += _read_questions(root / split / "questions.json", split, first_index=len(questions))
-    keys = dict.fromkeys((question.split, question.image_id) for question in questions)
-    return EasyVqa(tuple(questions), _read_images(root, keys))
+    return tuple(questions)
 
 
 def package_root() -> Path:
@@ -104,7 +108,8 @@ def _parse_row(path: Path, split: str, row: Any, index: int) -> Question:
     raise DataError(f"{path}: row with index {index} is not [question, known answer, image id]: {row!r}")
 
 
-def _read_images(root: Path, keys: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+def _read_images(root: Path, questions: Iterable[Question]) -> dict[tuple[str, int], bytes]:
+    keys = dict.fromkeys((question.split, question.image_id) for question in questions)
     images: dict[tuple[str, int], bytes] = {}
     with progress_bar("reading", len(keys), "images") as bar:
         for split, image_id in keys:
@@ -187,8 +192,12 @@ def write_easy_vqa(
     """
     _check_fraction("rl_fraction", rl_fraction)
     _check_fraction("blind_fraction", blind_fraction)
-    data = load_easy_vqa(root)
-    files = _select_rows(data, rl_fraction, blind_fraction, val_size, _asked(questions), seed)
+    asked = _asked(questions)
+    root = package_root() if root is None else root
+    known = _all_questions(root)
+    _check_val_size(val_size, known, asked)
+    data = EasyVqa(known, _read_images(root, known))
+    files = _select_rows(data, rl_fraction, blind_fraction, val_size, asked, seed)
     target = Path(output_dir)
     card = _data_card(files, rl_fraction, blind_fraction, questions, seed)
     try:
@@ -212,14 +221,22 @@ def _asked(questions: str) -> frozenset[str]:
     return frozenset(ANSWER_TYPES if questions == "all" else (questions,))
 
 
+def _check_val_size(val_size: int, questions: Iterable[Question], asked: frozenset[str]) -> None:
+    most = len(_test_questions(questions, asked))
+    if not 1 <= val_size <= most:
+        raise DataError(f"val_size={val_size}: must lie between 1 and {most}, the number of test questions")
+
+
+def _test_questions(questions: Iterable[Question], asked: frozenset[str]) -> list[Question]:
+    return [question for question in questions if question.split == "test" and question.answer_type in asked]
+
+
 def _select_rows(
     data: EasyVqa, rl_fraction: float, blind_fraction: float, val_size: int, asked: frozenset[str], seed: int
 ) -> dict[str, list[Row]]:
     # One generator per decision, so that changing one option leaves the other selections as they are.
     train = [question for question in data.questions if question.split == "train"]
-    test = [question for question in data.questions if question.split == "test" and question.answer_type in asked]
-    if not 1 <= val_size <= len(test):
-        raise DataError(f"val_size={val_size}: must lie between 1 and {len(test)}, the number of test questions")
+    test = _test_questions(data.questions, asked)
     image_ids = sorted({question.image_id for question in train})
     rl_count = round(rl_fraction * len(image_ids))
     rl_images = set(random.Random(f"{seed}/rl images").sample(image_ids, rl_count))
