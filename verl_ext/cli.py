@@ -39,8 +39,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (ConfigurationError, DataError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:
+            raise  # click ends quietly
         except OSError as error:
-            raise click.ClickException(f"{error.strerror or error}: {error.filename}") from error
+            name = "" if error.filename is None else f": {error.filename}"
+            raise click.ClickException(f"{error.strerror or error}{name}") from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

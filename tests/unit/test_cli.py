@@ -75,6 +75,23 @@ def test_bad_input_is_one_line(arguments, reason, tmp_path, monkeypatch):
     assert refused.output.splitlines()[-1] == line
 
 
+@pytest.mark.parametrize("arguments", [["data", "easy-vqa", "--val-size", "1"]], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_one_line(arguments, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = CliRunner().invoke(main, [*arguments, "--output-dir", str(tmp_path / "file" / "folder")])
+    assert refused.exit_code == 1
+    line = refused.output.splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert "Not a directory" in line
+    assert str(tmp_path / "file" / "folder") in line
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m verl_ext.cli --help | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Error" not in done.stderr
+
+
 def test_help_is_quick_because_nothing_heavy_is_imported():
     code = "import sys; from verl_ext.cli import main; main(standalone_mode=False); print(sorted(sys.modules))"
     for words in ([], *map(list, LEAVES)):
