@@ -1,30 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Responses written to break the reward: each gets values between 0 and 1, in bounded time and without exception."""
 
-import random
-import time
-from collections import Counter
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from verl_ext.rewards.math_answer import compute_score
-
-RESPONSES = 10_000
-SEED = 20250814
-WORDS = ("B", "(C) 12 cm", "yes", "false", "red circle", "Blue")
-FORMULAS = ("12", r"\frac{1}{2}", r"4 \sqrt { 2 }", "x^2+1", r"60^\circ", "[0, 1)", r"\{1, 2\}", "x=3")
-TRUTHS = (*WORDS, *WORDS, *WORDS, *WORDS, *FORMULAS)
-FRAGMENTS = (
-    *(r"\boxed{", r"\boxed", "{", "}", "<think>", "</think>", " ", "\n", "$", "\\", "(", ")", "[", "]", ",", ".", ";"),
-    *("0", "7", "12", "-1", "3.14", "1e9", "10**10", "9^9", "^", "_", "!", "%", "/", "*", "+", "-", "=", "<", "|"),
-    *(r"\frac", r"\frac{1}{2}", r"\sqrt", r"\sqrt[3]{2}", r"\pi", r"\infty", r"\cup", r"\in", r"\int", r"^\circ"),
-    *(r"\begin{matrix}", r"\end{matrix}", r"\left(", r"\right]", r"\text{", r"\mathrm{cm}", r"\sum_{i=1}^{9}", "!!"),
-    *("x", "y", "sin", "log", "A", "(B)", "yes", "no", "or", "and", "red circle", " cm", "factorial(9)", "None", "nan"),
-    *("__import__('os').system('x')", "lambda: 0", "{0.__class__}", "%s%n", "${jndi:x}", "'; DROP TABLE", "import os"),
-    *("\x00", "\x1b[31m", "\ud800", "\u202e12\u202c", "\u0661", "\uff15", "\u00b2", "\u0430", "\U0001f600", "\u0301"),
-)
+from support.hostile import FORMULAS, WORDS, check
 
 
 def boxed(text):
@@ -82,53 +62,28 @@ NAMED = {
     "division by zero": r"\boxed{\frac{1}{0}}",
     "undefined": r"\boxed{0^0+\infty-\infty}",
 }
-
-
-def check(text, truth, **options):
-    result = compute_score("hostile", text, truth, None, **options)
-    assert result.keys() == {"score", "acc", "format", "timeout", "overlong"}
-    assert all(type(value) is float and 0.0 <= value <= 1.0 for value in result.values()), (text, truth, result)
-    return result
+ENDLESS = {
+    *("tower of powers", "large power", "factorials", "repeated factorial", "sum", "integral", "binomials"),
+    *("large set", "union", "polynomial", "nested polynomial", "nested brackets", "long sum", "exponent"),
+    *("many minus signs", "spaces"),
+}
+"""What may take more processor time than it is given; everything else must have a verdict."""
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_attacks(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
-    for truth in (r"\frac{1}{2}", "B"):
-        assert check(NAMED[name], truth, seconds=0.5)["acc"] == 0.0
-    assert time.monotonic() - began < 30
+    endless = name in ENDLESS
+    formula = check(NAMED[name], r"\frac{1}{2}", seconds=0.1 if endless else 1.0)
+    letter = check(NAMED[name], "B", seconds=0.1)
+    assert formula["acc"] == letter["acc"] == 0.0
+    assert formula["timeout"] <= endless
+    assert letter["timeout"] == 0.0
     assert list(tmp_path.iterdir()) == []
 
 
-def responses(count):
-    """Fragments joined at random, most of them inside a box, with the truth to compare each with."""
-    chance = random.Random(SEED)
-    for number in range(count):
-        text = "".join(chance.choices(FRAGMENTS, k=chance.randint(1, 8)))
-        boxed = f"<think></think> \\boxed{{{text}}}" if chance.random() < 0.8 else text
-        yield boxed, TRUTHS[number % len(TRUTHS)]
-
-
-def test_ten_thousand_responses():
-    tried, slowest = Counter(), 0.0
-    for text, truth in responses(RESPONSES):
-        began = time.monotonic()
-        tried[check(text, truth, seconds=0.5)["timeout"]] += 1
-        slowest = max(slowest, time.monotonic() - began)
-    assert tried.total() == RESPONSES
-    assert tried[1.0] < RESPONSES / 100
-    assert slowest < 30
-
-
-def test_the_same_responses_get_the_same_scores():
-    sample = list(responses(300))
-    first, second = ([check(text, truth) for text, truth in sample] for _ in range(2))
-    assert first == second
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=60), st.sampled_from(TRUTHS))
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60), st.sampled_from(WORDS + FORMULAS))
 def test_any_text(text, truth):
     check(text, truth)
     check(f"\\boxed{{{text}}}", truth)
