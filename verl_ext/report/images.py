@@ -3,31 +3,17 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from base64 import b64encode
 from io import BytesIO
 
 from PIL import Image
 
+from verl_ext.data.unreadable import UNREADABLE
 from verl_ext.errors import DataError
 
 LONGEST_SIDE = 256
 """Pixels, the most that records hold."""
 _MOST_PIXELS = 64 * 2**20
-_BROKEN = (
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
-"""What PIL raises for broken files, depending on where they are broken."""
 
 
 def thumbnail(content: bytes, where: str) -> Image.Image:
@@ -45,7 +31,7 @@ def thumbnail(content: bytes, where: str) -> Image.Image:
             if image.width * image.height > _MOST_PIXELS:
                 raise DataError(f"{where}: a picture of {image.width} x {image.height} pixels is too large")
             pixels = image.convert("RGB")
-    except _BROKEN as error:
+    except UNREADABLE as error:
         raise DataError(f"{where}: not a PNG picture: {error}") from error
     pixels.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return Image.frombytes("RGB", pixels.size, pixels.tobytes())
