@@ -18,8 +18,16 @@ SIMILARITY = "perception/visual_similarity_cosine"
 DEPENDENCY = "perception/visual_dependency"
 # Group: overrides, metrics that only this method logs, and whether it runs an ablated pass of its own.
 RUNS = {
-    "papo_d": ([], ["actor/perception/papo/perception_kl", "actor/perception/papo/entropy"], True),
-    "pepo_g": ([], [f"{SIMILARITY}_all_pairwise_mean/mean", "perception/entropy/mean"], False),
+    "papo_d": (
+        ["perception.methods=[papo,pepo]"],
+        [
+            "actor/perception/papo/perception_kl",
+            "actor/perception/papo/entropy",
+            f"{SIMILARITY}_all_pairwise_mean/mean",
+            "perception/entropy/mean",
+        ],
+        True,
+    ),
     "vgpo": (["perception.base_estimator=rloo"], [f"{SIMILARITY}_last_prototype/mean"], False),
     "vppo": (
         ["perception.base_estimator=reinforce_plus_plus"],
@@ -29,17 +37,17 @@ RUNS = {
     "tor": ([], ["perception/entropy_top_p_0.95/mean", f"{DEPENDENCY}/mean"], True),
     "vepo": ([], ["perception/visual_jsd/mean", "perception/ablated_entropy/mean"], False),
     "dvrp": (
-        ["perception.methods=[dvrp,pepo]", "perception.response_only_logits=True"],
+        ["perception.methods=[dvrp,pgpo]", "perception.response_only_logits=True"],
         [
             "actor/perception/dvrp/necessity_kl",
             "actor/perception/dvrp/robustness_kl",
             f"{DEPENDENCY}_noised/mean",
-            f"{SIMILARITY}_all_pairwise_mean/mean",
         ],
         True,
     ),
 }
-WEIGHTING = {"pepo_g": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pepo"}
+# The method of each whose weights multiply advantages.
+WEIGHTING = {"papo_d": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pgpo"}
 ON_OLDEST = ("vppo", "vgpo")
 OLDEST = "0.9.0"
 

@@ -123,9 +123,12 @@ def test_slurm(slurm, tmp_path):
 
 
 def test_slurm_hands_on_what_the_nodes_need(slurm, tmp_path):
-    """Here `bash` is a stand-in too: it prints what the other script would find."""
-    prints = tmp_path / "bin" / "bash"
-    prints.write_text('#!/bin/sh\necho "$PORT $HEAD_IP $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN} $RAY_OPTIONS"\n')
+    """Here `bash` is a stand-in too: it prints what the other script would find. The head's ends after the others'."""
+    prints, joined = tmp_path / "bin" / "bash", tmp_path / "joined"
+    prints.write_text(
+        '#!/bin/sh\necho "$PORT $HEAD_IP $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN} $RAY_OPTIONS"\n'
+        f'case "$*" in *--join*) touch {joined} ;; *) until [ -e {joined} ]; do sleep 0.1; done ;; esac\n'
+    )
     prints.chmod(0o755)
     slurm = {**slurm, "HEAD_IP": "10.0.0.1", "DRY_RUN": ""}
     process = subprocess.run(

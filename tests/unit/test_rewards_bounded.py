@@ -87,8 +87,9 @@ def test_a_comparison_that_takes_too_long_has_no_verdict_and_the_next_one_has():
 
 
 def test_time_is_the_process_own_so_that_waiting_does_not_count():
+    stop_workers()
     assert same("1.0", "1") is True
-    (worker, *_) = workers()
+    (worker,) = workers()
     worker.suspend()
     with ThreadPoolExecutor(1) as thread:
         verdict = thread.submit(same, "0.5", r"\frac{1}{2}", seconds=1.0)
@@ -98,9 +99,10 @@ def test_time_is_the_process_own_so_that_waiting_does_not_count():
 
 
 def test_a_process_that_makes_no_progress_is_ended(monkeypatch):
+    stop_workers()
     assert same("1.0", "1") is True
     monkeypatch.setattr("verl_ext.rewards.bounded.WAIT_SECONDS", 0.5)
-    (worker, *_) = workers()
+    (worker,) = workers()
     worker.suspend()
     assert same("0.5", r"\frac{1}{2}", seconds=0.01) is None
     assert gone(worker.pid)
