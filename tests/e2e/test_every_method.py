@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong.
 
-Two of them run on the oldest verl that is supported: one with a pass of its own and a loss term, and one that measures
-hidden states in verl's own pass.
+Methods that go together share a run. One run is on the oldest verl that is supported: with a pass of its own, a loss
+term, and hidden states measured in verl's own pass.
 """
 
 import math
@@ -28,10 +28,9 @@ RUNS = {
         ],
         True,
     ),
-    "vgpo": (["perception.base_estimator=rloo"], [f"{SIMILARITY}_last_prototype/mean"], False),
     "vppo": (
-        ["perception.base_estimator=reinforce_plus_plus"],
-        [f"{DEPENDENCY}/mean", "actor/perception/vppo/entropy"],
+        ["perception.methods=[vppo,vgpo]", "perception.base_estimator=rloo"],
+        [f"{DEPENDENCY}/mean", "actor/perception/vppo/entropy", f"{SIMILARITY}_last_prototype/mean"],
         True,
     ),
     "tor": ([], ["perception/entropy_top_p_0.95/mean", f"{DEPENDENCY}/mean"], True),
@@ -47,8 +46,8 @@ RUNS = {
     ),
 }
 # The method of each whose weights multiply advantages.
-WEIGHTING = {"papo_d": "pepo", "vgpo": "vgpo", "vppo": "vppo", "tor": "tor", "vepo": "vepo", "dvrp": "pgpo"}
-ON_OLDEST = ("vppo", "vgpo")
+WEIGHTING = {"papo_d": ["pepo"], "vppo": ["vppo", "vgpo"], "tor": ["tor"], "vepo": ["vepo"], "dvrp": ["pgpo"]}
+ON_OLDEST = ("vppo",)
 OLDEST = "0.9.0"
 
 
@@ -77,7 +76,7 @@ def test_it_trains(group, easy_vqa, tmp_path):
         assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert all(math.isfinite(logged[name]) for name in metrics)
         assert ("timing_s/ablated_log_prob" in logged) == own_pass
-    if method := WEIGHTING.get(group):
+    for method in WEIGHTING[group]:
         # PEPO's weights grow in from 1, so the first step's are all 1.
         last = run.steps[2]
         assert last[f"perception/{method}/weight_max"] > last[f"perception/{method}/weight_min"]
