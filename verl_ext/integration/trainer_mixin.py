@@ -95,12 +95,7 @@ class PerceptionTrainerMixin(Base):
         if self.perception.signals:
             metrics.update(signal_metrics(signals))
         by_method = broken.finite(method_weights(self.perception.methods, signals), signals.response_mask)
-        weights = combined(by_method)
-        if weights is not None and self.perception.options.shuffle_weights:
-            weights = shuffled(weights, signals, self.perception.options.seed, self.global_steps)
-        if weights is not None:
-            share = influence(self._progress(), self.perception.options.fade_over)
-            weights = faded(weights, signals.response_mask, share)
+        weights = self._combined(by_method, signals)
         advantages = self._weighted(rollout, signals, weights)
         if broken.rows.any():
             metrics["perception/broken_rows"] = float(broken.rows.sum())
@@ -114,6 +109,15 @@ class PerceptionTrainerMixin(Base):
             metrics.update(weight_metrics(weights, signals.response_mask))
             metrics.update(method_metrics(by_method, signals.response_mask))
         return rollout.write("advantages", advantages)
+
+    def _combined(self, by_method: dict[str, torch.Tensor], signals: RolloutSignals) -> torch.Tensor | None:
+        """(B, T) product of the methods' weights, shuffled and faded as the options want it; None if there are none."""
+        options, weights = self.perception.options, combined(by_method)
+        if weights is None:
+            return None
+        if options.shuffle_weights:
+            weights = shuffled(weights, signals, options.seed, self.global_steps)
+        return faded(weights, signals.response_mask, influence(self._progress(), options.fade_over))
 
     def _weighted(
         self, rollout: RolloutBatch, signals: RolloutSignals, weights: torch.Tensor | None
