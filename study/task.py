@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The questions of the comparison: half yes/no, which wording alone answers often, and half colour, which it does not."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from verl_ext.data.easy_vqa import write_easy_vqa
+
+KINDS = ("yes_no", "color")
+TRAIN_PER_KIND, TEST_PER_KIND = 192, 256
+SEED = 0
+Row = dict[str, Any]
+
+
+def write_task(folder: Path) -> None:
+    """Write `train.parquet`, `test.parquet` and `test_blind.parquet`, the same ones every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, list[pa.Table]] = defaultdict(list)
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_easy_vqa(scratch, questions=kind, val_size=TEST_PER_KIND, seed=SEED)
+            for name in ("train", "test", "test_blind"):
+                files[name].append(_some(pq.read_table(Path(scratch) / f"{name}.parquet"), name))
+    for name, tables in files.items():
+        pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
+
+
+def _some(table: pa.Table, name: str) -> pa.Table:
+    """All of a test file; of the train file, a few rows."""
+    if name != "train":
+        return table
+    return table.take(sorted(random.Random(SEED).sample(range(len(table)), TRAIN_PER_KIND)))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of one of the files."""
+    rows: list[Row] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def wording_alone(train: Iterable[Row], test: Iterable[Row]) -> dict[str, float]:
+    """Accuracy by kind of who knows each wording's most frequent answer in `train`, and nothing of the image."""
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in train:
+        seen[row["extra_info"]["question"]][_answer(row)] += 1
+        seen[row["extra_info"]["answer_type"]][_answer(row)] += 1
+    right: dict[str, list[bool]] = defaultdict(list)
+    for row in test:
+        kind = row["extra_info"]["answer_type"]
+        guesses = seen.get(row["extra_info"]["question"], seen[kind])
+        right[kind].append(guesses.most_common(1)[0][0] == _answer(row))
+    return {kind: sum(values) / len(values) for kind, values in sorted(right.items())}
+
+
+def _answer(row: Row) -> str:
+    return str(row["reward_model"]["ground_truth"])
