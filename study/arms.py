@@ -30,11 +30,17 @@ def _method(group: str, *overrides: str, recipe: str = "grpo") -> tuple[str, ...
 
 
 ARMS = (
-    Arm("grpo", "GRPO", ("+recipe=grpo",), (), "verl's own GRPO: clip 0.2, no KL, token mean"),
+    Arm(
+        "grpo",
+        "GRPO",
+        ("algorithm.adv_estimator=grpo", "+recipe=grpo"),
+        (),
+        "verl's own GRPO: clip 0.2, no KL, token mean",
+    ),
     Arm(
         "dapo",
         "DAPO",
-        ("+recipe=dapo",),
+        ("algorithm.adv_estimator=grpo", "+recipe=dapo"),
         ("grpo",),
         "verl's own: clip 0.2 / 0.28, groups of equal accuracy replaced by new ones",
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The questions of the comparison: half yes/no, which wording alone answers often, and half colour, which it does not."""
+"""The questions of the study: half are yes/no, which wording alone often answers, and half ask for a colour."""
 
 from __future__ import annotations
 

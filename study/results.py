@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results of all runs, read and turned into one number a run and quantity."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics as middle
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study.arms import ARMS, Arm
+from verl_ext.errors import DataError
+
+BASELINE = "grpo"
+Number = Callable[["Run"], float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run, as study/run.py wrote it."""
+
+    arm: str
+    seed: int
+    data: Mapping[str, Any]
+
+    def accuracy(self, view: str = "image", kind: str = "all") -> float:
+        """Share of right answers, sampled at temperature 1."""
+        return float(self.data["evaluation"]["accuracy"][view][kind])
+
+    @property
+    def gap(self) -> float:
+        """Accuracy with the image minus accuracy without."""
+        return self.accuracy() - self.accuracy("blind")
+
+    @property
+    def greedy(self) -> float:
+        """Accuracy of greedy responses with the image."""
+        return float(self.data["evaluation"]["greedy"]["image"]["all"])
+
+    @property
+    def visual_dependency(self) -> float:
+        """Nats a token, on the test questions."""
+        return float(self.data["evaluation"]["visual_dependency"])
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a response to a test question."""
+        return float(self.data["evaluation"]["response_tokens"])
+
+    @property
+    def step_seconds(self) -> float:
+        """Median of the steps after the first."""
+        return middle.median(self.column("timing_s/step")[1:])
+
+    @property
+    def tokens_a_second(self) -> float:
+        """Of prompts and responses, over the steps after the first."""
+        return sum(self.column("perf/total_num_tokens")[1:]) / sum(self.column("timing_s/step")[1:])
+
+    def column(self, name: str) -> list[float]:
+        """A metric at every step."""
+        return [float(value) for value in self.data["steps"][name]]
+
+    def curve(self, start: float) -> list[tuple[int, float]]:
+        """(step, accuracy with the image) of the evaluated checkpoints, from the model that all runs start with."""
+        points = [(int(step), float(value)) for step, value in self.data["accuracy_at"].items()]
+        return [(0, start), *points, (len(self.data["steps"]["timing_s/step"]), self.accuracy())]
+
+    def steps_to(self, target: float, start: float) -> float | None:
+        """First step at which the line through the checkpoints reaches `target`; None if it never does."""
+        curve = self.curve(start)
+        for (step, low), (later, high) in itertools.pairwise(curve):
+            if high >= target > low:
+                return step + (target - low) / (high - low) * (later - step)
+        return None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All runs by arm, in the arms' order, and the evaluation of the model that they start from."""
+
+    runs: Mapping[str, Sequence[Run]]
+    start: Run
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Those with runs."""
+        return [arm for arm in ARMS if self.runs.get(arm.name)]
+
+    @property
+    def seeds(self) -> int:
+        """The smallest number of seeds of an arm."""
+        return min(len(self.runs[arm.name]) for arm in self.arms)
+
+    def by_seed(self, arm: str, number: Number) -> dict[int, float]:
+        """A quantity of an arm's runs."""
+        return {run.seed: number(run) for run in self.runs[arm]}
+
+
+def read_results(folder: Path) -> Results:
+    """Every result in `folder`.
+
+    Raises:
+        DataError: there are none, or runs of one arm were made with different settings or packages.
+    """
+    files = sorted(folder.glob("*-*.json"))
+    if not files:
+        raise DataError(f"{folder}: no results yet; `bash scripts/compare.sh` makes them")
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for path in files:
+        data = json.loads(path.read_text())
+        runs[data["arm"]].append(Run(data["arm"], data["seed"], data))
+    _check_alike([run for found in runs.values() for run in found])
+    start = Run("start", 0, json.loads((folder / "start.json").read_text()))
+    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start)
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if (mine := run.data["versions"]) != (first := runs[0].data["versions"]):
+            raise DataError(f"{run.arm}-{run.seed}: made with {mine}, other runs with {first}; delete its file")
+        if len(run.column("timing_s/step")) != len(runs[0].column("timing_s/step")):
+            raise DataError(f"{run.arm}-{run.seed}: has another number of steps than {runs[0].arm}; delete its file")
