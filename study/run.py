@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from study.arms import Arm
 from study.evaluate import Evaluator
-from study.task import write_task
+from study.task import WORDING, write_task
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.report.metrics_file import Step, read_steps
 
@@ -95,11 +95,11 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
         RunFailed: a run failed; those that are finished stay.
     """
     folders.results.mkdir(parents=True, exist_ok=True)
-    if not (folders.task / "test_blind.parquet").exists():
-        write_task(folders.task)
     missing = [job for job in jobs if not folders.result(job.name).exists()]
-    if not missing and folders.result("start").exists():
+    if not missing:
         return
+    if not (folders.task / WORDING).exists():
+        write_task(folders.task)
     evaluation = Evaluation(folders)
     evaluation.of_start()
     with (
@@ -128,7 +128,8 @@ class Evaluation:
         """Of the model that all runs start from."""
         path = self._folders.result("start")
         if not path.exists():
-            _write(path, {"evaluation": self._evaluator.evaluate(MODEL)})
+            wording = json.loads((self._folders.task / WORDING).read_text())
+            _write(path, {"evaluation": self._evaluator.evaluate(MODEL), "wording_alone": wording})
 
     def of_run(self, checkpoints: Path) -> dict[str, Any]:
         """The last checkpoint in full, those before it by their accuracy with the image."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections import Counter, defaultdict
@@ -18,11 +19,12 @@ from verl_ext.data.easy_vqa import write_easy_vqa
 KINDS = ("yes_no", "color")
 TRAIN_PER_KIND, TEST_PER_KIND = 192, 256
 SEED = 0
+WORDING = "wording.json"
 Row = dict[str, Any]
 
 
 def write_task(folder: Path) -> None:
-    """Write `train.parquet`, `test.parquet` and `test_blind.parquet`, the same ones every time."""
+    """Write `train.parquet`, `test.parquet`, `test_blind.parquet` and `wording.json`, the same ones every time."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[pa.Table]] = defaultdict(list)
     for kind in KINDS:
@@ -30,8 +32,11 @@ def write_task(folder: Path) -> None:
             write_easy_vqa(scratch, questions=kind, val_size=TEST_PER_KIND, seed=SEED)
             for name in ("train", "test", "test_blind"):
                 files[name].append(_some(pq.read_table(Path(scratch) / f"{name}.parquet"), name))
+                known = read_rows(Path(scratch) / "sft.parquet")
     for name, tables in files.items():
         pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
+    share = wording_alone(known, read_rows(folder / "test.parquet"))
+    (folder / WORDING).write_text(json.dumps(share))
 
 
 def _some(table: pa.Table, name: str) -> pa.Table:
@@ -47,10 +52,10 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def wording_alone(train: Iterable[Row], test: Iterable[Row]) -> dict[str, float]:
-    """Accuracy by kind of who knows each wording's most frequent answer in `train`, and nothing of the image."""
+def wording_alone(known: Iterable[Row], test: Iterable[Row]) -> dict[str, float]:
+    """Accuracy by kind of who knows each wording's most frequent answer among `known`, and nothing of the image."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in train:
+    for row in known:
         seen[row["extra_info"]["question"]][_answer(row)] += 1
         seen[row["extra_info"]["answer_type"]][_answer(row)] += 1
     right: dict[str, list[bool]] = defaultdict(list)
