@@ -37,7 +37,23 @@ def train(folder, data, *overrides, steps=2, environment=None, only=None, checkp
     `environment` is added to the usual one, and `only` takes its place.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
+    command = training_command(folder, data, *overrides, steps=steps, checkpoints=checkpoints)
+    environment = only or {**usual_environment(folder), **(environment or {})}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=540)
+    return Run(done.returncode, done.stdout + done.stderr, folder)
+
+
+def usual_environment(folder):
+    return {
+        **os.environ,
+        **ENVIRONMENT,
+        "PYTHONPATH": str(ROOT / "tests"),
+        "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
+    }
+
+
+def training_command(folder, data, *overrides, steps, checkpoints=None):
+    return [
         sys.executable,
         "-m",
         "verl.trainer.main_ppo",
@@ -67,12 +83,3 @@ def train(folder, data, *overrides, steps=2, environment=None, only=None, checkp
         f"hydra.run.dir={folder / 'hydra'}",
         *overrides,
     ]
-    usual = {
-        **os.environ,
-        **ENVIRONMENT,
-        "PYTHONPATH": str(ROOT / "tests"),
-        "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
-        **(environment or {}),
-    }
-    done = subprocess.run(command, env=only or usual, cwd=folder, capture_output=True, text=True, timeout=540)
-    return Run(done.returncode, done.stdout + done.stderr, folder)

@@ -10,25 +10,26 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_ext.integration.signal_passes import SignalPasses
 from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
+from verl_ext.integration.watched_run import WatchedRun
 from verl_ext.integration.worker import PerceptionWorkerMixin
 
 
 @register_trainer("perception_sync")
-class PerceptionTrainerSync(PerceptionTrainerMixin, PPOTrainerSync, SignalPasses):
+class PerceptionTrainerSync(WatchedRun, PerceptionTrainerMixin, PPOTrainerSync, SignalPasses):
     """verl's `sync` trainer with perception methods."""
 
     base_mode = "sync"
 
 
 @register_trainer("perception_colocate_async")
-class PerceptionTrainerColocateAsync(PerceptionTrainerMixin, PPOTrainerColocateAsync, SignalPasses):
+class PerceptionTrainerColocateAsync(WatchedRun, PerceptionTrainerMixin, PPOTrainerColocateAsync, SignalPasses):
     """verl's `colocate_async` trainer with perception methods."""
 
     base_mode = "colocate_async"
 
 
 @register_trainer("perception_separate_async")
-class PerceptionTrainerSeparateAsync(PerceptionTrainerMixin, PPOTrainerSeparateAsync, SignalPasses):
+class PerceptionTrainerSeparateAsync(WatchedRun, PerceptionTrainerMixin, PPOTrainerSeparateAsync, SignalPasses):
     """verl's `separate_async` trainer with perception methods."""
 
     base_mode = "separate_async"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,15 +18,31 @@ MOST_STEPS = 2**53
 
 
 def read_steps(paths: Iterable[Path]) -> list[Step]:
-    """All steps in order; where runs overlap (a resumed run), the later file wins. Unfinished lines are left out.
+    """All steps in order; where runs overlap (a resumed run), the later file's values count.
+
+    Unfinished lines are left out.
+    Values that the later file does not have stay: verl validates once more before it resumes, and writes the result as
+    those of the step that it resumes from.
 
     Raises:
         DataError: a finished line is not one that verl's file logger writes.
     """
     steps: dict[int, dict[str, float]] = {}
     for path in paths:
-        steps.update(_entries(path))
+        for step, data in _entries(path):
+            steps[step] = {**steps.get(step, {}), **data}
     return sorted(steps.items())
+
+
+def earlier_name(path: Path, number: int) -> Path:
+    """The name under which the metrics of a run's attempt `number` (1, 2, ...) are kept when `path` is begun anew."""
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def with_earlier(path: Path) -> list[Path]:
+    """A file of metrics after those of the earlier attempts that were kept beside it, oldest first."""
+    names = (earlier_name(path, number) for number in itertools.count(1))
+    return [*itertools.takewhile(Path.exists, names), path]
 
 
 def series(steps: Iterable[Step], name: str) -> list[tuple[int, float]]:

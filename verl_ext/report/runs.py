@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verl_ext.errors import DataError
-from verl_ext.report.metrics_file import Step, is_number, read_steps
+from verl_ext.report.metrics_file import Step, is_number, read_steps, with_earlier
 from verl_ext.report.record_files import Response, prompt_ids, read_responses, record_files
 from verl_ext.report.selection import choose
 
@@ -35,7 +35,8 @@ def load_run(folder: Path, metrics: Sequence[Path], label: str, max_records: int
 
     Args:
         folder: verl's `trainer.default_local_dir`, or the folder that holds it as `checkpoints`.
-        metrics: files of verl's file logger; if empty, those that lie in `folder`.
+        metrics: files of verl's file logger, of which earlier attempts kept beside them are read as well; if empty,
+            those that lie in `folder`.
         label: name of the run in the report.
         max_records: how many recorded responses to take at most.
 
@@ -44,12 +45,17 @@ def load_run(folder: Path, metrics: Sequence[Path], label: str, max_records: int
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    paths, notes = (list(metrics), []) if metrics else _metrics_files(folder)
+    paths, notes = (_with_earlier(metrics), []) if metrics else _metrics_files(folder)
     steps = read_steps(_in_order(paths))
     if not steps:
         raise DataError(_no_metrics(folder))
     responses, record_notes = _responses(folder, max_records)
     return Run(label, steps, responses, [*notes, *_not_numbers(steps), *record_notes])
+
+
+def _with_earlier(metrics: Sequence[Path]) -> list[Path]:
+    """The files and the earlier attempts beside them, each once."""
+    return list(dict.fromkeys(path for given in metrics for path in with_earlier(given)))
 
 
 def _metrics_files(folder: Path) -> tuple[list[Path], list[str]]:
