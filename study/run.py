@@ -152,7 +152,7 @@ def _run(job: Job, folders: Folders, evaluation: Evaluation) -> str:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     overrides = [*shared_overrides(folders.task, work, job.seed), *job.overrides]
-    _train(overrides, work)
+    train(overrides, work)
     steps = read_steps([work / "metrics.jsonl"])
     _write(
         folders.result(job.name),
@@ -210,7 +210,12 @@ def shared_overrides(task: Path, work: Path, seed: int) -> list[str]:
     ]
 
 
-def _train(overrides: Sequence[str], work: Path) -> None:
+def train(overrides: Sequence[str], work: Path) -> None:
+    """Run main_ppo with its output in `work`.
+
+    Raises:
+        RunFailed: it ended with an error.
+    """
     environment = {
         **os.environ,
         **ENVIRONMENT,

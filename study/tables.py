@@ -68,7 +68,7 @@ class Tables:
                 continue
             entry = found[arm.name]
             rows.append(
-                (arm.label, own, signed(entry.interval), f"{entry.p:.3f}", f"{adjusted[arm.name]:.3f}"),
+                (arm.label, own, signed(entry.interval), _chance(entry.p), _chance(adjusted[arm.name])),
             )
         return markdown_table(("arm", "accuracy", "minus GRPO", "p", "p, Holm"), rows)
 
@@ -82,7 +82,11 @@ class Tables:
         """Accuracy by kind of question, greedy accuracy, and length."""
         names = ("yes/no", "colour", "greedy", "response tokens")
         rows = [
-            (arm.label, *(shown(self._interval(arm, QUANTITIES[name])) for name in names)) for arm in self._results.arms
+            (
+                arm.label,
+                *(shown(self._interval(arm, QUANTITIES[name]), 1 if "tokens" in name else 3) for name in names),
+            )
+            for arm in self._results.arms
         ]
         return markdown_table(("arm", *names), rows)
 
@@ -155,6 +159,10 @@ class Tables:
         own, base = self._results.by_seed(arm.name, seconds), self._results.by_seed(BASELINE, seconds)
         ratios = sorted(own[seed] / base[seed] for seed in own.keys() & base.keys())
         return f"{middle.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def _chance(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _code(overrides: Sequence[str]) -> str:

@@ -23,15 +23,20 @@ WORDING = "wording.json"
 Row = dict[str, Any]
 
 
-def write_task(folder: Path) -> None:
-    """Write `train.parquet`, `test.parquet`, `test_blind.parquet` and `wording.json`, the same ones every time."""
+def write_task(folder: Path, train: int = TRAIN_PER_KIND, test: int = TEST_PER_KIND) -> None:
+    """Write `train.parquet`, `test.parquet`, `test_blind.parquet` and `wording.json`, the same ones every time.
+
+    Args:
+        folder: made if it is missing.
+        train, test: rows of each kind of question.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[pa.Table]] = defaultdict(list)
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as scratch:
-            write_easy_vqa(scratch, questions=kind, val_size=TEST_PER_KIND, seed=SEED)
+            write_easy_vqa(scratch, questions=kind, val_size=test, seed=SEED)
             for name in ("train", "test", "test_blind"):
-                files[name].append(_some(pq.read_table(Path(scratch) / f"{name}.parquet"), name))
+                files[name].append(_some(pq.read_table(Path(scratch) / f"{name}.parquet"), name, train))
                 known = read_rows(Path(scratch) / "sft.parquet")
     for name, tables in files.items():
         pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
@@ -39,11 +44,11 @@ def write_task(folder: Path) -> None:
     (folder / WORDING).write_text(json.dumps(share))
 
 
-def _some(table: pa.Table, name: str) -> pa.Table:
+def _some(table: pa.Table, name: str, count: int) -> pa.Table:
     """All of a test file; of the train file, a few rows."""
     if name != "train":
         return table
-    return table.take(sorted(random.Random(SEED).sample(range(len(table)), TRAIN_PER_KIND)))
+    return table.take(sorted(random.Random(SEED).sample(range(len(table)), count)))
 
 
 def read_rows(path: Path) -> list[Row]:

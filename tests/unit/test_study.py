@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controlled comparison: its statistics, its reading of results, its arms, and the page that stands in the docs."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.tiny import MODEL, ROOT
+
+from study.arms import ARMS, BY_NAME
+from study.evaluate import Evaluator
+from study.figures import draw_all
+from study.page import page
+from study.results import Run, read_results
+from study.run import KEPT, STEPS, Folders, Job, RunFailed, run_all, shared_overrides, train
+from study.statistics import difference, holm, interval
+from study.tables import Tables
+from study.task import wording_alone, write_task
+from verl_ext.errors import DataError
+from verl_ext.integration.compose import compose
+from verl_ext.integration.validation import validate
+
+RESULTS = ROOT / "study" / "results"
+NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
+
+
+def result(arm, seed, accuracy=0.7, blind=0.4, versions="1", steps=STEPS):
+    by_kind = {"all": accuracy, "yes_no": accuracy, "color": accuracy}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "overrides": [],
+        "versions": {"verl": versions},
+        "evaluation": {
+            "accuracy": {"image": by_kind, "blind": {name: blind for name in by_kind}},
+            "greedy": {"image": by_kind, "blind": by_kind},
+            "format": 1.0,
+            "visual_dependency": accuracy / 4,
+            "response_tokens": 13.0,
+        },
+        "accuracy_at": {"8": 0.5, "16": 0.6},
+        "steps": {name: [1.0] * steps for name in KEPT},
+    }
+
+
+def written(folder, *results):
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in results:
+        (folder / f"{entry['arm']}-{entry['seed']}.json").write_text(json.dumps(entry))
+    start = {"evaluation": result("start", 0)["evaluation"], "wording_alone": {"yes_no": 0.8, "color": 0.1}}
+    (folder / "start.json").write_text(json.dumps(start))
+    return folder
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Every arm with three seeds; at each PGPO lies about 0.1 above GRPO, the others on either side of it."""
+
+    def accuracy(arm, seed):
+        apart = 0.1 + 0.001 * seed if arm == "pgpo" else (len(arm) - 4) * 0.005 * (seed - 2)
+        return 0.7 + 0.01 * seed + apart
+
+    runs = [result(arm.name, seed, accuracy(arm.name, seed)) for arm in ARMS for seed in (1, 2, 3)]
+    return read_results(written(tmp_path, *runs))
+
+
+def test_the_interval_of_a_known_sample():
+    # Mean 3, standard error sqrt(2.5 / 5), t(4) at 97.5 % is 2.776.
+    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.mean == 3.0
+    assert found.half == pytest.approx(2.7764 * 0.70711, rel=1e-4)
+
+
+def test_an_interval_needs_two_runs():
+    with pytest.raises(ValueError, match="1 run"):
+        interval([1.0])
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=9), st.floats(0.5, 5))
+def test_pairing_removes_what_seeds_share(values, shift):
+    base = dict(enumerate(values))
+    found = difference({seed: value + shift for seed, value in base.items()}, base)
+    assert found.interval.mean == pytest.approx(shift, abs=1e-5)
+    assert found.separates
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=9))
+def test_an_arm_does_not_differ_from_itself(values):
+    arm = dict(enumerate(values))
+    found = difference(arm, arm)
+    assert (found.interval.mean, found.p, found.separates) == (0.0, 1.0, False)
+
+
+def test_only_shared_seeds_are_compared():
+    assert difference({1: 1.0, 2: 2.0, 3: 9.0}, {1: 0.5, 2: 1.0, 4: 0.0}).seeds == 2
+
+
+def test_holm_on_the_textbook_example():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+@given(st.dictionaries(st.integers(), st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_a_p_value_and_keeps_the_order(values):
+    named = {str(key): p for key, p in values.items()}
+    adjusted = holm(named)
+    assert all(named[name] <= adjusted[name] <= 1 for name in named)
+    ordered = sorted(named, key=named.get)
+    assert [adjusted[name] for name in ordered] == sorted(adjusted.values())
+
+
+def test_steps_to_a_target_lie_on_the_line_through_the_checkpoints():
+    run = Run("grpo", 1, result("grpo", 1, accuracy=0.8))
+    assert run.steps_to(0.55, start=0.4) == pytest.approx(12.0)
+    assert run.steps_to(0.7, start=0.4) == pytest.approx(20.0)
+    assert run.steps_to(0.9, start=0.4) is None
+
+
+def test_results_of_other_versions_are_refused(tmp_path):
+    written(tmp_path, result("grpo", 1), result("pgpo", 1, versions="2"))
+    with pytest.raises(DataError, match="pgpo-1: made with"):
+        read_results(tmp_path)
+
+
+def test_results_of_another_length_are_refused(tmp_path):
+    written(tmp_path, result("grpo", 1), result("pgpo", 1, steps=3))
+    with pytest.raises(DataError, match="pgpo-1: has another number of steps"):
+        read_results(tmp_path)
+
+
+def test_no_results_say_what_makes_them(tmp_path):
+    with pytest.raises(DataError, match=r"compare\.sh"):
+        read_results(tmp_path)
+
+
+def test_the_page_names_what_separates_and_what_does_not(results):
+    text = page(results, "01/02/2026")
+    assert "upwards: PGPO; downwards" in re.sub(r"\s+", " ", text)
+    # Differences of 0.101, 0.102 and 0.103: standard error 0.001 / sqrt(3), t(2) at 97.5 % is 4.303.
+    assert "| PGPO | 0.822 ± 0.027 | +0.102 [+0.100, +0.104] | <0.001 | <0.001 |" in text
+    assert Tables(results).separating("accuracy", 1) == "PGPO"
+    assert Tables(results).separating("accuracy", -1) == "none"
+
+
+def test_the_plots_are_drawn(results, tmp_path):
+    draw_all(results, tmp_path / "plots")
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"differences.png", "looking.png", "curves.png"}
+
+
+def test_wording_alone_knows_the_most_frequent_answer_and_falls_back_on_the_kind():
+    def row(question, answer, kind="yes_no"):
+        extra = {"question": question, "answer_type": kind}
+        return {"extra_info": extra, "reward_model": {"ground_truth": answer}}
+
+    known = [row("is it red?", "no"), row("is it red?", "no"), row("is it red?", "yes"), row("is it not red?", "yes")]
+    asked = [row("is it red?", "no"), row("is it red?", "yes"), row("is it blue?", "no"), row("is it blue?", "no")]
+    # "no" to the first wording; to one that is not known, the first of the equally frequent answers of its kind.
+    assert wording_alone(known, asked) == {"yes_no": 0.75}
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_every_arm_is_a_valid_configuration(name, tmp_path):
+    job = Job(BY_NAME[name], seed=3)
+    config = compose([*shared_overrides(tmp_path, tmp_path, 3), *job.overrides])
+    assert config.data.seed == 3
+    assert config.algorithm.filter_groups.enable == (name in ("dapo", "papo_d"))
+    assert not config.actor_rollout_ref.actor.use_kl_loss
+    if "perception" in config:
+        validate(config)
+        assert config.perception.seed == 3
+
+
+def test_every_comparison_is_with_an_arm_that_exists():
+    assert all(other in BY_NAME for arm in ARMS for other in arm.against)
+    assert [arm.name for arm in ARMS if not arm.against] == ["grpo"]
+
+
+def test_finished_runs_are_not_run_again(tmp_path):
+    folders = Folders(written(tmp_path / "results", result("grpo", 1)), tmp_path / "work")
+    run_all([Job(BY_NAME["grpo"], 1)], folders, at_a_time=1)
+    assert not folders.work.exists()
+
+
+def test_a_failed_run_is_named_with_its_log(tmp_path):
+    work = tmp_path / "grpo-1"
+    work.mkdir()
+    with pytest.raises(RunFailed, match=r"grpo-1: main_ppo ended with status 1; its log is .*train\.log"):
+        train(["no_such_key=1"], work)
+
+
+def test_the_page_in_the_docs_is_that_of_the_results():
+    text = (ROOT / "docs" / "comparison.md").read_text()
+    date = re.search(r"Last updated: (\S+)", text)[1]
+    assert text == page(read_results(RESULTS), date)
+
+
+def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
+    write_task(tmp_path, train=4, test=16)
+    evaluator = Evaluator(tmp_path, MODEL)
+    first, again = evaluator.evaluate(MODEL), evaluator.evaluate(MODEL)
+    assert first == again
+    assert first["accuracy"]["image"]["color"] > first["accuracy"]["blind"]["color"] + 0.2
+    assert first["visual_dependency"] > 0.02
+    assert evaluator.accuracy_with_image(MODEL) == pytest.approx(first["accuracy"]["image"]["all"], abs=0.15)
