@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rank of an actor group; run as `python -m support.two_ranks RANK WORLD PORT OUT OVERRIDE...`.
+"""Actor groups of two ranks. Run as `python -m support.two_ranks`: imports once, then forks the ranks of each request.
 
-Each rank computes its share of the recorded rows, as verl's dispatch would hand them out, and saves every jagged field
-of the result. The environment variable TWO_RANKS_METHODS names the worker's methods, or `gradients` of its loss;
-TWO_RANKS_IMAGES is "all" or "first half", the rows that have images.
+A request is a line of JSON on standard input: "methods" (the worker's methods, or `gradients` of its loss), "images"
+("all" or "first half": the rows that have images), "overrides", and "out", a folder. Each rank computes its share of
+the recorded rows, as verl's dispatch would hand them out, and saves every jagged field of the result there. The answer,
+a line that starts with "done", has the exit status of both; what they printed is in `out`.
 """
 
+import json
 import os
 import sys
+import traceback
 
 os.environ["VERL_PLATFORM"] = "cpu"
 
@@ -15,21 +18,41 @@ import torch
 
 from support import batches, tiny, workers
 
+WORLD = 2
 SETTINGS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
 
 
-def main(rank, world, port, out, *overrides):
-    rank, world = int(rank), int(world)
-    workers.rendezvous(rank, world, port)
+def serve():
+    for line in sys.stdin:
+        request = json.loads(line)
+        port = workers.free_port()
+        children = [os.fork() or forked(rank, port, request) for rank in range(WORLD)]
+        print("done", json.dumps([os.waitpid(child, 0)[1] for child in children]), flush=True)
+
+
+def forked(rank, port, request):
+    """The life of a rank; does not return."""
+    output = os.open(f"{request['out']}/rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        compute(rank, port, **request)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def compute(rank, port, methods, images, overrides, out):
+    workers.rendezvous(rank, WORLD, port)
     worker = workers.build(*overrides)
-    rows = batches.rows(tiny.model(torch.float32))
-    if os.environ["TWO_RANKS_IMAGES"] == "first half":
-        rows = batches.half_with_images(tiny.model(torch.float32))
+    model = tiny.model(torch.float32)
+    rows = batches.half_with_images(model) if images == "first half" else batches.rows(model)
     engine = worker.actor.engine
     share, shares = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
     mine = rows[share * len(rows) // shares : (share + 1) * len(rows) // shares]
     saved = {}
-    for method in os.environ["TWO_RANKS_METHODS"].split(","):
+    for method in methods:
         if method == "gradients":
             gradients = workers.loss_and_gradients(worker, mine, total=len(rows))[1]
             saved |= {name: [gradient] for name, gradient in gradients.items() if rank == 0}
@@ -51,4 +74,4 @@ def results(worker, method, rows):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve()
