@@ -220,6 +220,8 @@ def train(overrides: Sequence[str], work: Path) -> None:
         **os.environ,
         **ENVIRONMENT,
         "OMP_NUM_THREADS": "1",
+        # Ray would run its workers at a lower priority than whatever else the machine does.
+        "RAY_worker_niceness": "0",
         "VERL_FILE_LOGGER_PATH": str(work / "metrics.jsonl"),
     }
     log = work / "train.log"
