@@ -40,6 +40,7 @@ def words(text: str) -> tuple[str, ...]:
 TRAINER = "verl.trainer.ppo.v1.trainer_base:PPOTrainer"
 MIXIN = "integration/trainer_mixin.py"
 PASSES = "integration/signal_passes.py"
+WATCHED = "integration/watched_run.py"
 SEPARATE = "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync"
 ULYSSES = "verl.utils.ulysses:"
 CHECKPOINT_ENGINE = "verl.checkpoint_engine:CheckpointEngine"
@@ -108,6 +109,60 @@ SYMBOLS = [
         ),
     ),
     Symbol(f"{TRAINER}.fit", MIXIN, source=("self.global_steps += 1", "self.timing_raw = {}")),
+    # Resumption and faults
+    Symbol(
+        f"{TRAINER}.fit",
+        WATCHED,
+        overridden=words("self agent_loop_manager"),
+        source=("self.on_step_begin()", "self._save_checkpoint()", "self.on_step_end()"),
+    ),
+    Symbol(
+        f"{TRAINER}._save_checkpoint",
+        WATCHED,
+        overridden=("self",),
+        source=('f"global_step_{self.global_steps}"', '"data.pt"', '"latest_checkpointed_iteration.txt"'),
+    ),
+    Symbol(f"{TRAINER}.on_step_begin", WATCHED, overridden=("self",)),
+    Symbol(f"{TRAINER}._build_replay_buffer", WATCHED, overridden=("self",)),
+    Symbol(
+        "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer",
+        WATCHED,
+        source=("self._wait_for_next_poll(partition_id, last_debug_time)",),
+    ),
+    Symbol(
+        f"{TRAINER}._load_checkpoint",
+        "integration/checkpoints.py",
+        source=(
+            'self.config.trainer.resume_mode == "auto"',
+            "find_latest_ckpt_path(checkpoint_folder)",
+            'os.path.join(global_step_folder, "actor")',
+            'os.path.join(global_step_folder, "data.pt")',
+        ),
+    ),
+    Symbol(
+        "verl.utils.checkpoint.checkpoint_manager:find_latest_ckpt_path",
+        "integration/checkpoints.py",
+        source=('directory_format="global_step_{}"',),
+    ),
+    Symbol(
+        "verl.utils.checkpoint.fsdp_checkpoint_manager:FSDPCheckpointManager.load_checkpoint",
+        "integration/checkpoints.py",
+        source=(
+            'f"model_world_size_{self.world_size}_rank_{self.rank}.pt"',
+            'f"optim_world_size_{self.world_size}_rank_{self.rank}.pt"',
+            'f"extra_state_world_size_{self.world_size}_rank_{self.rank}.pt"',
+        ),
+    ),
+    Symbol(
+        "verl.utils.tracking:FileLogger.__init__",
+        "integration/kept_metrics.py",
+        source=(
+            'os.getenv("VERL_FILE_LOGGER_PATH", None)',
+            'os.getenv("VERL_FILE_LOGGER_ROOT", ".")',
+            'f"{self.experiment_name}.jsonl"',
+            'open(self.filepath, "wb"',
+        ),
+    ),
     Symbol(TRAINER, MIXIN, source=('tag.get("is_padding", False)', "self.total_training_steps =", "self.tokenizer =")),
     Symbol("verl.trainer.ppo.utils:Role.Actor", MIXIN),
     Symbol("verl.trainer.ppo.utils:Role.ActorRollout", MIXIN),
