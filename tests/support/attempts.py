@@ -87,6 +87,20 @@ class Attempt:
         found[0].kill()
         return found[0].pid
 
+    def kill_at(self, moment, victim):
+        """`kill -9` a process when the run comes to `moment:step`; returns what is left once the run has ended."""
+        mark = self.reach(moment)
+        self.kill(victim)
+        mark.unlink()
+        return self.end()
+
+    def all_ended(self, within):
+        """Whether no process of the run is alive after so many seconds."""
+        started = time.monotonic()
+        while (left := self.processes()) and time.monotonic() - started < within:
+            time.sleep(0.5)
+        return not left
+
     def end(self, seconds=END):
         """Wait until main_ppo ends; returns what is left of the run."""
         self._wait(lambda: self.driver.poll() is not None, seconds, "it hangs")

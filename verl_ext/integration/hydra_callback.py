@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import atexit
 import sys
+import time
 import traceback
 from typing import Any
 
+import ray
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -18,6 +20,8 @@ from verl_ext.integration.checkpoints import resumed_from
 from verl_ext.integration.kept_metrics import keep_metrics
 from verl_ext.integration.stopped import last_words
 from verl_ext.integration.validation import validate
+
+SECONDS_FOR_RAYS_LINES = 0.5
 
 
 class ValidatePerception(Callback):
@@ -50,7 +54,14 @@ class ValidatePerception(Callback):
             # Raises what the run raised.
             _ = job_return.return_value
         except Exception as error:
-            atexit.register(_say, last_words(error, config))
+            atexit.register(_say_last, last_words(error, config))
+
+
+def _say_last(text: str) -> None:
+    """After the lines of Ray's processes, which arrive a little late and are printed until Ray is shut down."""
+    time.sleep(SECONDS_FOR_RAYS_LINES)
+    ray.shutdown()
+    _say(text)
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,8 @@ DEATHS = ("ActorDiedError", "RayActorError", "ActorUnavailableError")
 """Ray's errors of an actor whose process is gone, by name: this module is imported where Ray need not be."""
 CLASS_NAME = re.compile(r"class_name: (\S+)")
 PROCESS = re.compile(r"pid: (\d+)")
-DISK_ERRORS = ("No space left on device", "file write failed", "unexpected pos", "Disk quota exceeded")
+DISK_ERRORS = ("No space left on device", "Disk quota exceeded", "file write failed", "iostream", "inline_container")
+"""What the system says of a full disk, and what torch's writer makes of it."""
 LONGEST = 300
 """Characters of an error that is quoted."""
 
@@ -56,12 +57,11 @@ def _why(error: BaseException, folder: Path) -> str:
     chain = list(_chain(error))
     for each in chain:
         text = str(each)
-        if type(each).__name__ in DEATHS:
+        if type(each).__name__ in DEATHS and "creation task" not in text:
             return _death(text)
         if "EngineDeadError" in type(each).__name__ or "EngineDeadError" in text:
             return "vLLM's engine process died; its own lines above may say why (killed for its memory, for instance)"
-    first = chain[-1]
-    text = str(first)
+    first, text = chain[-1], str(chain[-1])
     if any(sign in text for sign in DISK_ERRORS):
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
         return f"a file could not be written ({_first_line(text)}); {free / 2**30:.2f} GiB are free under {folder}"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every process of a run, killed in the middle of a step and in the middle of a checkpoint; each restart goes on."""
+
+import pytest
+from support.attempts import attempt
+from support.resumed import OVERRIDES, STEPS, check_whole, last_words, metrics, prompts
+
+NAMES = {
+    "worker": "a worker of the actor (process",
+    "server": "the vLLM server (process",
+    "engine": "vLLM's engine process died",
+    "runner": "the training process (verl's TaskRunner) (process",
+    "agent_loop": "an agent-loop worker (process",
+}
+MID_STEP = {"worker": "updating:2", "driver": "updating:2"}
+"""Where they have something to do; the others generate responses, or wait for them."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(easy_vqa, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with attempt(folder, easy_vqa, *OVERRIDES, number=1, steps=STEPS) as run:
+        finished = run.end(600)
+    assert finished.status == 0, finished.output[-4000:]
+    return folder
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("victim", ["worker", "server", "engine", "agent_loop", "runner", "driver"])
+def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, tmp_path):
+    moments = [MID_STEP.get(victim, "generating:2"), "saving:3"]
+    for number, moment in enumerate(moments, start=1):
+        with attempt(tmp_path, easy_vqa, *OVERRIDES, number=number, pauses=[moment], steps=STEPS) as run:
+            died = run.kill_at(moment, victim)
+            assert died.status != 0
+            if victim != "driver":
+                assert NAMES[victim] in last_words(died)
+                assert "the same command continues with step" in last_words(died)
+            assert run.all_ended(within=60)
+    with attempt(tmp_path, easy_vqa, *OVERRIDES, number=3, steps=STEPS) as run:
+        finished = run.end(600)
+    assert finished.status == 0, finished.output[-4000:]
+    check_whole(tmp_path, in_flight=[2, 3, 4])
+    assert set(metrics(tmp_path)[STEPS]) == set(metrics(uninterrupted)[STEPS])
+    for step in range(1, STEPS + 1):
+        assert prompts(tmp_path, step) == prompts(uninterrupted, step)
+        assert metrics(tmp_path)[step]["actor/lr"] == metrics(uninterrupted)[step]["actor/lr"]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run that was killed and resumed must look like at its end."""
+
+import json
+
+import pyarrow.parquet as pq
+
+from verl_ext.report.metrics_file import read_steps, with_earlier
+
+STEPS = 4
+OVERRIDES = [
+    "+perception=pgpo",
+    "recipe=grpo",
+    # Masks that differ from step to step.
+    "perception.ablation.kind=random_patch",
+    "perception.record_every=1",
+    "perception.record_rows=16",
+    "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+    "trainer.save_freq=1",
+    # One epoch: each row is used in exactly one step.
+    f"data.train_max_samples={4 * STEPS}",
+]
+
+
+def last_words(run):
+    """The last line that the command printed of its own."""
+    return [line for line in run.output.splitlines() if line.startswith("verl-ext: ")][-1]
+
+
+def steps_by_attempt(folder):
+    """The steps that each attempt logged."""
+    return [[step for step, _ in read_steps([path])] for path in with_earlier(folder / "metrics.jsonl")]
+
+
+def metrics(folder):
+    """{step: metrics} over all attempts."""
+    return dict(read_steps(with_earlier(folder / "metrics.jsonl")))
+
+
+def prompts(folder, step):
+    """Which rows of the data a step trained on."""
+    path = folder / "checkpoints" / "perception_tokens" / f"step_{step:06d}.parquet"
+    return sorted(set(pq.read_table(path, columns=["prompt_id"])["prompt_id"].to_pylist()))
+
+
+def mask_steps(folder):
+    """The step that every ablated pass was told, which its masks depend on."""
+    calls = map(json.loads, (folder / "checkpoints" / "calls.jsonl").read_text().splitlines())
+    return [call["perception_step"] for call in calls if "ablated" in call["method"]]
+
+
+def check_whole(folder, in_flight):
+    """Nothing is lost, and nothing was done twice but the steps that were in flight when a process was killed."""
+    assert sorted(metrics(folder)) == list(range(1, STEPS + 1))
+    logged = [step for steps in steps_by_attempt(folder) for step in steps]
+    assert sorted(logged) == logged
+    assert {step for step in logged if logged.count(step) > 1} <= set(in_flight)
+    masks = mask_steps(folder)
+    assert sorted(masks) == masks
+    assert set(masks) == set(range(1, STEPS + 1))
+    assert {step for step in masks if masks.count(step) > 1} <= set(in_flight)
+    by_step = [prompts(folder, step) for step in range(1, STEPS + 1)]
+    assert [len(ids) for ids in by_step] == [4] * STEPS
+    assert len({name for ids in by_step for name in ids}) == 4 * STEPS
+    names = [{name for name in data if not name.startswith("timing")} for data in metrics(folder).values()]
+    assert all(each == names[0] for each in names)
+    rates = [data["actor/lr"] for data in metrics(folder).values()]
+    assert sorted(set(rates), reverse=True) == rates
