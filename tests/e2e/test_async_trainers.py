@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from support import image_token_loop
 from support.runs import train
 
 MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
@@ -26,6 +27,7 @@ SEPARATE = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=2",
     "actor_rollout_ref.actor.optim.lr=5e-4",
     "perception.min_rollout_correlation=null",
+    *image_token_loop.OVERRIDES,
 ]
 
 
@@ -50,6 +52,13 @@ def test_it_trains(name, request):
         assert all(math.isfinite(metrics[key]) for key in ("actor/pg_loss", "actor/grad_norm"))
         assert metrics["timing_s/ablated_log_prob"] > 0
         assert math.isfinite(metrics["perception/rollout_actor_log_prob_corr"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("colocated", 0), ("separate", 16)])
+def test_sampled_image_tokens_are_counted(name, count, request):
+    """Over all updates of a step: every response of the one run ends in such a token."""
+    steps = request.getfixturevalue(name).steps.values()
+    assert [metrics["perception/image_tokens_masked"] for metrics in steps] == [count] * 3
 
 
 def test_signals_are_measured_in_the_colocated_trainer(colocated):

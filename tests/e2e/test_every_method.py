@@ -2,7 +2,8 @@
 """Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong.
 
 Methods that go together share a run. One run is on the oldest verl that is supported: with a pass of its own, a loss
-term, and hidden states measured in verl's own pass.
+term, and hidden states measured in verl's own pass. In two, every response ends in an image token, which is masked and
+counted.
 """
 
 import math
@@ -10,6 +11,7 @@ import os
 import re
 
 import pytest
+from support import image_token_loop
 from support.runs import train
 from support.tiny import ROOT
 from support.verl_releases import folder_of
@@ -48,6 +50,8 @@ RUNS = {
 # The method of each whose weights multiply advantages.
 WEIGHTING = {"papo_d": ["pepo"], "vppo": ["vppo", "vgpo"], "tor": ["tor"], "vepo": ["vepo"], "dvrp": ["pgpo"]}
 ON_OLDEST = ("vppo",)
+WITH_IMAGE_TOKENS = ("vppo", "tor")
+RESPONSES = 16
 OLDEST = "0.9.0"
 
 
@@ -62,6 +66,7 @@ def environment(group):
 @pytest.mark.parametrize("group", RUNS)
 def test_it_trains(group, easy_vqa, tmp_path):
     overrides, metrics, own_pass = RUNS[group]
+    overrides = [*overrides, *(image_token_loop.OVERRIDES if group in WITH_IMAGE_TOKENS else [])]
     run = train(tmp_path, easy_vqa, f"+perception={group}", *overrides, steps=2, environment=environment(group))
     assert run.status == 0, run.output[-4000:]
     if group in ON_OLDEST:
@@ -73,6 +78,7 @@ def test_it_trains(group, easy_vqa, tmp_path):
         # Without a group filter every group of a step may be all right or all wrong, and teach nothing.
         assert logged["actor/grad_norm"] > 0 or logged["critic/advantages/max"] < 0.1
         assert logged["perception/image_rows"] == 1.0
+        assert logged["perception/image_tokens_masked"] == (RESPONSES if group in WITH_IMAGE_TOKENS else 0)
         assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert all(math.isfinite(logged[name]) for name in metrics)
         assert ("timing_s/ablated_log_prob" in logged) == own_pass

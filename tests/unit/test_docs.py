@@ -20,7 +20,7 @@ from verl_ext.integration.advantage import combined, method_weights
 from verl_ext.integration.broken import BROKEN_LOSSES
 from verl_ext.integration.collapse import PREFIX, SIGNS
 from verl_ext.integration.config import parse
-from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
+from verl_ext.integration.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
 from verl_ext.integration.validation import validate
 from verl_ext.methods.base import LossInputs, RolloutSignals
 from verl_ext.methods.registry import available_methods
@@ -282,7 +282,8 @@ def metrics():
         (ROOT / f"verl_ext/integration/{name}.py").read_text() for name in ("trainer_mixin", "signal_passes")
     )
     collapse = {f"{PREFIX}/{name}" for name in (*SIGNS, "signs")}
-    return names | collapse | {f"actor/{BROKEN_LOSSES}"} | set(re.findall(r'"(perception/\w+)"', source))
+    names |= collapse | {*masked_metrics([]), f"actor/{BROKEN_LOSSES}"}
+    return names | set(re.findall(r'"(perception/\w+)"', source))
 
 
 def expanded(text):

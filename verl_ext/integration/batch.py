@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transfer_queue as tq
@@ -48,7 +49,12 @@ class RolloutBatch:
     @property
     def real_uids(self) -> list[str]:
         """verl's identifier of the prompt of each real row."""
-        return [uid for uid, real in zip(self.fields["uid"], self.real.tolist(), strict=True) if real]
+        return self.real_values("uid")
+
+    def real_values(self, name: str) -> list[Any]:
+        """The non-tensor field `name` of the real rows; none where the batch has no such field."""
+        rows = zip(self.fields[name], self.real.tolist(), strict=True) if name in self.fields else ()
+        return [getattr(value, "data", value) for value, real in rows if real]
 
     def padded(self, name: str) -> Tensor:
         """(B', T) values of the real rows, zero behind each response."""

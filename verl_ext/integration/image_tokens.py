@@ -17,8 +17,9 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
     """Compare the placeholders in each row with the features that will replace them.
 
     Raises:
-        DataError: a row has a video, its counts differ, or a response has images (a tool returned one); names the row's
-            uid and data index, and the counts.
+        DataError: a row has a video, its counts differ, or a response has image tokens (a tool returned a picture, or
+            an agent loop manager of the user's own lets through what the model samples); names the row's uid and data
+            index, and the counts.
     """
     _refuse_videos(data, model)
     prompts, responses = (count_vision_tokens(data[name], model) for name in ("prompts", "responses"))
@@ -26,7 +27,8 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
         if responses[row]:
             raise DataError(
                 f"{_row_name(data, row)}: its response has {responses[row]} image tokens; images in responses (tools "
-                "that return pictures) are not supported by perception methods"
+                "that return pictures) are not supported by perception methods; tokens that the model sampled are "
+                "masked, unless actor_rollout_ref.rollout.agent.agent_loop_manager_class names another manager"
             )
         tokens = prompts[row]
         features = _feature_count(inputs, model.patch_format.merge_size)

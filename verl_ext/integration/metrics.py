@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from verl_ext.signals.divergence import sampled_k3
 from verl_ext.signals.request import AblatedLogProb
 
 TOP_FRACTION = 0.2
+MASKED = "image_tokens_masked"
 
 
 def signal_metrics(signals: RolloutSignals) -> dict[str, float]:
@@ -64,6 +66,16 @@ def weight_metrics(weights: Tensor, response_mask: Tensor) -> dict[str, float]:
         "perception/token_weight/max": w.max().item(),
         "perception/token_weight/effective_fraction": effective.item(),
     }
+
+
+def masked_metrics(extra_fields: Iterable[Any]) -> dict[str, float]:
+    """`perception/image_tokens_masked`: how many sampled image tokens were masked in the responses with these fields.
+
+    Args:
+        extra_fields: what the agent loop left beside each response; anything that is no mapping counts as nothing.
+    """
+    known = (fields for fields in extra_fields if isinstance(fields, Mapping))
+    return {f"perception/{MASKED}": float(sum(fields.get(MASKED, 0) for fields in known))}
 
 
 def _distribution(name: str, values: Tensor) -> dict[str, float]:

@@ -21,7 +21,7 @@ from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.control import faded, influence, shuffled
 from verl_ext.integration.loss import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
-from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
+from verl_ext.integration.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
 from verl_ext.integration.model_facts import patch_format
 from verl_ext.integration.plan import Plan, plan
 from verl_ext.integration.recorder import Credit, TokenRecorder
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Base = SignalPasses
 else:
     Base = object  # verl's trainer comes after the mixin
+# verl's task runner, which reads the trainer's configuration after the trainer is built, imports it by this name.
+AGENT_LOOP_MANAGER = "verl_ext.integration.agent_loops.PerceptionAgentLoopManager"
 ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef, Role.RefPolicy)
 
 
@@ -65,6 +67,9 @@ class PerceptionTrainerMixin(Base):
             # verl's trainers read their own section by this name.
             config.trainer.v1.trainer_mode = self.base_mode
             config.actor_rollout_ref.perception = config.perception
+            # Not in the group's YAML, which would take the place of a manager that a run's own YAML names.
+            loops = config.actor_rollout_ref.rollout.agent
+            loops.agent_loop_manager_class = loops.get("agent_loop_manager_class") or AGENT_LOOP_MANAGER
         super().__init__(config)
 
     def _init_resource_pool_mgr(self) -> None:
@@ -152,6 +157,7 @@ class PerceptionTrainerMixin(Base):
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        metrics.update(masked_metrics(RolloutBatch.fetch(batch, "uid", "extra_fields").real_values("extra_fields")))
         if self._collapse is not None:
             logged, warning = self._collapse.update(metrics, global_steps)
             metrics.update(logged)

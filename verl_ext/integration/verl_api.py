@@ -48,6 +48,7 @@ WORKERS = "verl.workers.engine_workers:"
 WORKER = "integration/worker.py"
 PADDING = "verl.workers.utils.padding:"
 TENSORDICT = "verl.utils.tensordict_utils:"
+AGENT_LOOPS = "verl.trainer.ppo.v1.agent_loop_tq:"
 DATASET = "verl.utils.dataset.rl_dataset:RLHFDataset"
 
 SYMBOLS = [
@@ -91,6 +92,54 @@ SYMBOLS = [
         source=("compute_data_metrics(",),
     ),
     Symbol(f"{TRAINER}._init_tokenizer", MIXIN, source=("self.tokenizer =", "self.processor =")),
+    # Agent loops
+    Symbol(
+        "verl.trainer.main_ppo:TaskRunnerV1.run",
+        MIXIN,
+        source=("self.config = config", "self.trainer = trainer_cls(config=config)", "self.init_agent_loop_manager()"),
+    ),
+    Symbol(
+        "verl.trainer.main_ppo:TaskRunnerV1.init_agent_loop_manager",
+        MIXIN,
+        source=(
+            'self.config.actor_rollout_ref.rollout.get("agent", {}).get("agent_loop_manager_class")',
+            'load_class_from_fqn(manager_class_fqn, "AgentLoopManager")',
+        ),
+    ),
+    Symbol("verl.workers.config.rollout:AgentLoopConfig.agent_loop_manager_class", MIXIN),
+    Symbol(
+        # Its parameters are read in the source, since Ray adds one of its own to the signature.
+        f"{AGENT_LOOPS}AgentLoopWorkerTQ.__ray_actor_class__._agent_loop_postprocess",
+        "integration/agent_loops.py",
+        source=(
+            "self, output: AgentLoopOutput | list[AgentLoopOutput], validate, **kwargs",
+            "await self._compute_score(outputs, kwargs=kwargs)",
+            "field = output.as_dict()",
+        ),
+    ),
+    Symbol(
+        f"{AGENT_LOOPS}AgentLoopManagerTQ.__init__",
+        "integration/agent_loops.py",
+        called=words("self config= llm_client= teacher_client= reward_loop_worker_handles="),
+        source=("self.agent_loop_workers_class = AgentLoopWorkerTQ",),
+    ),
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopManager._init_agent_loop_workers",
+        "integration/agent_loops.py",
+        source=("self.agent_loop_workers_class.options(",),
+    ),
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopOutput",
+        "integration/agent_loops.py",
+        called=words("prompt_ids= response_ids= response_mask= response_logprobs= metrics= extra_fields="),
+        source=('output["response_mask"] = torch.tensor(output.pop("response_mask")',),
+    ),
+    Symbol(
+        "verl.workers.rollout.utils:get_vision_placeholder_token_ids",
+        "integration/agent_loops.py",
+        called=("processor",),
+        source=('("image", "video")',),
+    ),
     # What the agent loop leaves in TransferQueue: every column of the data set, and the reward function's result.
     Symbol(
         "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess",
