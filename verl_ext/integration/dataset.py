@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from verl_ext.data.damage import first_damage
 from verl_ext.data.row_check import IMAGES_ONLY, check_row
 from verl_ext.errors import DataError
 from verl_ext.logs import get_logger
@@ -17,6 +19,22 @@ logger = get_logger(__name__)
 
 class CheckedRLHFDataset(RLHFDataset):
     """verl's `RLHFDataset`; chosen by `data.custom_cls` in the `perception` configuration group."""
+
+    def _read_files_and_tokenize(self) -> None:
+        """Read the files.
+
+        Raises:
+            DataError: one is damaged; names the file and, where it can be known, the rows.
+        """
+        try:
+            super()._read_files_and_tokenize()
+        except DataError:
+            raise
+        except Exception as error:
+            files = (Path(path) for path in self.data_files)
+            if damage := first_damage(path for path in files if path.suffix == ".parquet"):
+                raise DataError(damage) from error
+            raise
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         """The row.
