@@ -57,8 +57,8 @@ def _why(error: BaseException, folder: Path) -> str:
     chain = list(_chain(error))
     for each in chain:
         text = str(each)
-        if type(each).__name__ in DEATHS and "creation task" not in text:
-            return _death(text)
+        if type(each).__name__ in DEATHS:
+            return _last_line(text) if "creation task" in text else _death(text)
         if "EngineDeadError" in type(each).__name__ or "EngineDeadError" in text:
             return "vLLM's engine process died; its own lines above may say why (killed for its memory, for instance)"
     first, text = chain[-1], str(chain[-1])
@@ -86,6 +86,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _first_line(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
     return line if len(line) <= LONGEST else line[:LONGEST] + "..."
+
+
+def _last_line(text: str) -> str:
+    return _first_line("\n".join(reversed(text.splitlines())))
 
 
 def _how_to_go_on(config: DictConfig, folder: Path) -> str:
