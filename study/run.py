@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from study.arms import Arm
@@ -120,6 +121,8 @@ class Evaluation:
     """One evaluator for all runs, used by one at a time."""
 
     def __init__(self, folders: Folders) -> None:
+        # The runs beside it need the cores.
+        torch.set_num_threads(1)
         self._folders = folders
         self._evaluator = Evaluator(folders.task, MODEL)
         self._lock = threading.Lock()
