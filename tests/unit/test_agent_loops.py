@@ -5,10 +5,13 @@ import asyncio
 import copy
 
 import pytest
+import ray
+import transfer_queue as tq
 from hypothesis import given
 from hypothesis import strategies as st
 from support import queue, tiny
 from support.configuration import configuration
+from transfer_queue import KVBatchMeta
 from transformers import AutoTokenizer
 from verl.experimental.agent_loop import AgentLoopOutput
 from verl.utils.import_utils import load_class_from_fqn
@@ -110,20 +113,21 @@ class Worker(PerceptionAgentLoopWorker):
         self.config = configuration("+perception=pgpo")
 
 
-@pytest.fixture(scope="module")
-def transfer_queue():
+@pytest.fixture(scope="module", name="transfer_queue")
+def real_queue():
     with queue.transfer_queue(configuration("+perception=pgpo")):
         yield
 
 
 def stored(outputs, uid, worker=None):
     """verl's batch of the rows that the worker makes of `outputs`."""
-    import transfer_queue as tq
-    from transfer_queue import KVBatchMeta
-
     kwargs = {"uid": uid, "session_id": 0, "global_steps": 1, "raw_prompt": []}
     asyncio.run((worker or Worker())._agent_loop_postprocess(outputs, False, **kwargs))
-    keys = [f"{uid}_0_{place}" for place in range(len(outputs) if isinstance(outputs, list) else 1)]
+    return handle([f"{uid}_0_{place}" for place in range(len(outputs) if isinstance(outputs, list) else 1)])
+
+
+def handle(keys):
+    """verl's handle of the rows with these keys."""
     tags = tq.kv_list(partition_id=queue.PARTITION)[queue.PARTITION]
     return KVBatchMeta(keys=keys, tags=[tags[key] for key in keys], partition_id=queue.PARTITION)
 
@@ -189,9 +193,16 @@ def test_no_effect_on_verl_without_a_method():
     assert configuration().actor_rollout_ref.rollout.agent.get("agent_loop_manager_class") is None
 
 
-def test_the_manager_starts_our_workers():
-    manager = PerceptionAgentLoopManager(configuration("+perception=pgpo"), llm_client=None)
-    assert issubclass(manager.agent_loop_workers_class.__ray_actor_class__, PerceptionAgentLoopWorker)
+def test_the_managers_workers_mask_in_processes_of_their_own(transfer_queue):
+    config = configuration("+perception=pgpo")
+    manager = PerceptionAgentLoopManager(config, llm_client=None)
+    actor = manager.agent_loop_workers_class.remote(config, None, None, None)
+    kwargs = {"uid": "remote", "session_id": 0, "global_steps": 1, "raw_prompt": []}
+    output = output_of([20, IMAGE, 21], reward_score=1.0, extra_fields={})
+    ray.get(actor._agent_loop_postprocess.remote(output, False, **kwargs))
+    batch = RolloutBatch.fetch(handle(["remote_0_0"]), "uid", "responses", "extra_fields")
+    assert batch.padded("responses").tolist() == [[20, NEUTRAL, 21]]
+    assert masked_metrics(batch.real_values("extra_fields")) == {"perception/image_tokens_masked": 1.0}
 
 
 def test_padding_rows_are_not_counted(transfer_queue):

@@ -65,6 +65,11 @@ def neutral_token_id(tokenizer: Any, placeholders: Collection[int]) -> int:
 class PerceptionAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc, name-defined]
     """verl's worker, which masks sampled placeholders before it scores, measures and stores a response."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Needed although it adds nothing: Ray sends what a class inherits by value where the class's name leads to an
+        # actor class, and `super()` in verl's `__init__` would then look for a copy of verl's class.
+        super().__init__(*args, **kwargs)
+
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
     ) -> None:
