@@ -41,7 +41,7 @@ SECTIONS = [
     "Degenerate cases",
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FOLDERS = "verl_ext|hydra_plugins|tests|scripts|docs|assets"
+FOLDERS = "verl_ext|hydra_plugins|tests|scripts|docs|assets|study"
 # Paths, and what every command has: one composition fewer a page.
 LEFT_OUT = (
     "data.train_files=",
