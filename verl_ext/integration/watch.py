@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices that a process of a run has died, for the places where verl waits for it without end."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ray
+
+from verl_ext.integration.stopped import ProcessDied
+from verl_ext.logs import get_logger
+
+logger = get_logger(__name__)
+SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_FOR_VERL = 30.0
+"""How long verl may take to notice a death itself, which gives the better traceback."""
+ANSWER_WITHIN = 5.0
+
+Look = Callable[[], None]
+"""Raises an error if something has died."""
+
+
+class ActorLook:
+    """Have Ray actors died? One that is busy is alive.
+
+    Args:
+        actors: handles of those that answer between their tasks.
+    """
+
+    def __init__(self, actors: Iterable[Any]) -> None:
+        self._asked = [(actor, actor.__ray_ready__.remote()) for actor in actors]
+
+    def __call__(self) -> None:
+        """Ask again those that have answered.
+
+        Raises:
+            ray.exceptions.RayActorError: one has died; names its class and process.
+        """
+        for at, (actor, answer) in enumerate(self._asked):
+            if ray.wait([answer], timeout=0)[0]:
+                ray.get(answer)
+                self._asked[at] = (actor, actor.__ray_ready__.remote())
+
+
+class EngineLook:
+    """Have vLLM's engines died? Their servers live on, and say so at `/health`; one that is slow to answer is alive.
+
+    Args:
+        addresses: `host:port` of each server.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = addresses
+
+    def __call__(self) -> None:
+        """Ask all.
+
+        Raises:
+            ProcessDied: a server is gone, or its engine.
+        """
+        for address in self.addresses:
+            if not _is_healthy(address):
+                raise ProcessDied(f"vLLM's engine process died (its server at {address} says so)")
+
+
+def _is_healthy(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ANSWER_WITHIN)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    except TimeoutError:
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class Watch(threading.Thread):
+    """Looks every few seconds; when something has died and verl does not end by itself, ends it.
+
+    Args:
+        looks: what to look at.
+        end: makes whatever verl waits for fail.
+
+    Attributes:
+        found: the error of the first look that raised one.
+    """
+
+    def __init__(self, looks: Sequence[Look], end: Callable[[], None]) -> None:
+        super().__init__(name="verl-ext-watch", daemon=True)
+        self.found: Exception | None = None
+        self._looks, self._end = looks, end
+        self._over = threading.Event()
+        self._looking = threading.Lock()
+
+    def run(self) -> None:
+        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+            if self.look() is None:
+                continue
+            if not self._over.wait(SECONDS_FOR_VERL):
+                logger.error("%s, and verl still waits for it: the run is ended", self.found)
+                self._end()
+            return
+
+    def look(self) -> Exception | None:
+        """Look now; the error that was found, now or before."""
+        with self._looking:
+            for look in () if self.found else self._looks:
+                try:
+                    look()
+                except (ProcessDied, ray.exceptions.RayActorError) as error:
+                    self.found = error
+                    break
+        return self.found
+
+    def over(self) -> None:
+        """The run has ended by itself, or has been ended."""
+        self._over.set()
