@@ -30,6 +30,10 @@ LONGEST = 300
 """Characters of an error that is quoted."""
 
 
+class ProcessDied(RuntimeError):
+    """A process that a run cannot do without is gone; the message says which."""
+
+
 class TrainingStopped(RuntimeError):
     """A step could not be finished; chained to what went wrong. The message says where, why, and how to go on."""
 
@@ -57,6 +61,8 @@ def _why(error: BaseException, folder: Path) -> str:
     chain = list(_chain(error))
     for each in chain:
         text = str(each)
+        if isinstance(each, ProcessDied):
+            return text
         if type(each).__name__ in DEATHS:
             return _last_line(text) if "creation task" in text else _death(text)
         if "EngineDeadError" in type(each).__name__ or "EngineDeadError" in text:

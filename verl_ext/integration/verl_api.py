@@ -172,6 +172,10 @@ SYMBOLS = [
         source=('f"global_step_{self.global_steps}"', '"data.pt"', '"latest_checkpointed_iteration.txt"'),
     ),
     Symbol(f"{TRAINER}.on_step_begin", WATCHED, overridden=("self",)),
+    Symbol(f"{TRAINER}.step", WATCHED, overridden=words("self metrics timing_raw")),
+    Symbol(f"{TRAINER}._rollout_server_managers", WATCHED, called=("self",)),
+    Symbol("verl.workers.rollout.llm_server:LLMServerManager.get_addresses", WATCHED, called=("self",)),
+    Symbol("verl.single_controller.ray.base:RayWorkerGroup.workers", WATCHED),
     Symbol(f"{TRAINER}._build_replay_buffer", WATCHED, overridden=("self",)),
     Symbol(
         "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer",

@@ -1,56 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that stops says where and why, and one whose processes died while it waits for responses does stop."""
+"""A run that stops says where and why; one whose processes have died does stop; and what it saved it also logs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from verl_ext.integration.stopped import TrainingStopped, stopped
+from verl_ext.integration.watch import ActorLook, EngineLook, Look, Watch
+from verl_ext.logs import get_logger
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer as Base
 else:
     Base = object  # verl's trainer comes after the mixin
-SECONDS_BETWEEN_LOOKS = 5.0
-
-
-class LifeSigns:
-    """Notices that a Ray actor has died, without waiting for one that is busy.
-
-    Args:
-        actors: handles of those that answer between their tasks.
-    """
-
-    def __init__(self, actors: Iterable[Any]) -> None:
-        self._asked = [(actor, actor.__ray_ready__.remote()) for actor in actors]
-
-    def look(self) -> None:
-        """Ask again those that have answered.
-
-        Raises:
-            ray.exceptions.RayActorError: one has died; names its class and process.
-        """
-        for at, (actor, answer) in enumerate(self._asked):
-            if ray.wait([answer], timeout=0)[0]:
-                ray.get(answer)
-                self._asked[at] = (actor, actor.__ray_ready__.remote())
+logger = get_logger(__name__)
+SAVING, SAVED = ", while its checkpoint was written", ", after its checkpoint was written"
 
 
 class WatchedRun(Base):
     """Put before one of verl's v1 trainers.
 
-    verl polls TransferQueue for responses until there are enough. Those of an agent-loop worker that died never come,
-    and without this verl would wait for ever.
+    verl polls TransferQueue for responses until there are enough, and those of an agent-loop worker that died never
+    come; a worker that sends weights to vLLM waits for an engine that died. Without this both would last for ever.
     """
 
-    _signs: LifeSigns | None = None
-    _looked = 0.0
+    _watch: Watch | None = None
     _where = ""
+    _trained: tuple[KVBatchMeta, dict[str, Any]] | None = None
+    _step_began = 0.0
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train.
@@ -58,32 +41,72 @@ class WatchedRun(Base):
         Raises:
             TrainingStopped: something ended the run; chained to what it was.
         """
-        self._signs = LifeSigns(getattr(agent_loop_manager, "agent_loop_workers", []))
+        self._watch = Watch(self._looks(agent_loop_manager), self._end_workers)
+        self._watch.start()
         try:
             super().fit(agent_loop_manager)
         except Exception as error:
+            died = self._watch.look()
+            self._watch.over()
+            if self._where == SAVED:
+                self._log_saved_step()
             where = f"in step {self.global_steps}{self._where}"
-            raise TrainingStopped(stopped(error, self.config, where=where)) from error
+            raise TrainingStopped(stopped(died or error, self.config, where=where)) from error
+        finally:
+            self._watch.over()
+
+    def _looks(self, agent_loop_manager: Any) -> list[Look]:
+        looks: list[Look] = [ActorLook(getattr(agent_loop_manager, "agent_loop_workers", []))]
+        if self.config.actor_rollout_ref.rollout.name == "vllm":
+            managers = self._rollout_server_managers()
+            looks.append(EngineLook([address for manager in managers for address in manager.get_addresses()]))
+        return looks
+
+    def _end_workers(self) -> None:
+        for worker in self.actor_rollout_wg.workers:
+            ray.kill(worker)
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        self._trained = batch, metrics
+        return batch
 
     def _save_checkpoint(self) -> None:
-        self._where = ", while its checkpoint was written"
+        self._where = SAVING
         super()._save_checkpoint()
-        self._where = ", after its checkpoint was written"
+        self._where = SAVED
+
+    def _log_saved_step(self) -> None:
+        """Log the metrics of a step that will not be repeated, because its checkpoint is there.
+
+        verl logs them after it has sent the weights to vLLM, which is where the death of an engine ends a step.
+        """
+        assert self._trained is not None
+        batch, metrics = self._trained
+        timing = {"step": time.monotonic() - self._step_began, **self.timing_raw}
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        try:
+            self._compute_metrics(batch, metrics, timing, global_steps=self.global_steps, epoch=epoch)
+            self.logger.log(data=metrics, step=self.global_steps)
+        except Exception:
+            logger.exception("step %d is saved, but its metrics could not be logged", self.global_steps)
 
     def on_step_begin(self) -> None:
-        self._where = ""
+        self._where, self._trained, self._step_began = "", None, time.monotonic()
         super().on_step_begin()
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
-        buffer._wait_for_next_poll = self._watching(buffer._wait_for_next_poll)
+        if isinstance(buffer, ReplayBuffer):
+            buffer._wait_for_next_poll = self._watched(buffer._wait_for_next_poll)
         return buffer
 
-    def _watching(self, wait: Callable[..., float]) -> Callable[..., float]:
-        def watched(*args: Any, **kwargs: Any) -> float:
-            if self._signs is not None and time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
-                self._looked = time.monotonic()
-                self._signs.look()
+    def _watched(self, wait: Callable[..., float]) -> Callable[..., float]:
+        """verl's pause between two polls, which ends when something has died."""
+
+        def wait_for_next_poll(*args: Any, **kwargs: Any) -> float:
+            if self._watch is not None and self._watch.found is not None:
+                raise self._watch.found
             return wait(*args, **kwargs)
 
-        return watched
+        return wait_for_next_poll
