@@ -16,6 +16,7 @@ from study.arms import ARMS, Arm
 from verl_ext.errors import DataError
 
 BASELINE = "grpo"
+FEWEST = 2
 Number = Callable[["Run"], float]
 
 
@@ -88,13 +89,14 @@ class Results:
 
     @property
     def arms(self) -> list[Arm]:
-        """Those with runs."""
-        return [arm for arm in ARMS if self.runs.get(arm.name)]
+        """Those with enough runs for an interval."""
+        return [arm for arm in ARMS if len(self.runs.get(arm.name, ())) >= FEWEST]
 
     @property
-    def seeds(self) -> int:
-        """The smallest number of seeds of an arm."""
-        return min(len(self.runs[arm.name]) for arm in self.arms)
+    def seeds(self) -> str:
+        """How many seeds an arm has, in words."""
+        counts = sorted(len(self.runs[arm.name]) for arm in self.arms)
+        return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
     def by_seed(self, arm: str, number: Number) -> dict[int, float]:
         """A quantity of an arm's runs."""
@@ -105,15 +107,15 @@ def read_results(folder: Path) -> Results:
     """Every result in `folder`.
 
     Raises:
-        DataError: there are none, or runs of one arm were made with different settings or packages.
+        DataError: GRPO has too few, or runs were made with different packages or numbers of steps.
     """
     files = sorted(folder.glob("*-*.json"))
-    if not files:
-        raise DataError(f"{folder}: no results yet; `bash scripts/compare.sh` makes them")
     runs: dict[str, list[Run]] = defaultdict(list)
     for path in files:
         data = json.loads(path.read_text())
         runs[data["arm"]].append(Run(data["arm"], data["seed"], data))
+    if len(runs[BASELINE]) < FEWEST:
+        raise DataError(f"{folder}: {len(runs[BASELINE])} results of GRPO; `bash scripts/compare.sh` makes them")
     _check_alike([run for found in runs.values() for run in found])
     start = Run("start", 0, json.loads((folder / "start.json").read_text()))
     return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start)

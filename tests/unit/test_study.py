@@ -118,20 +118,27 @@ def test_steps_to_a_target_lie_on_the_line_through_the_checkpoints():
 
 
 def test_results_of_other_versions_are_refused(tmp_path):
-    written(tmp_path, result("grpo", 1), result("pgpo", 1, versions="2"))
+    written(tmp_path, result("grpo", 1), result("grpo", 2), result("pgpo", 1, versions="2"))
     with pytest.raises(DataError, match="pgpo-1: made with"):
         read_results(tmp_path)
 
 
 def test_results_of_another_length_are_refused(tmp_path):
-    written(tmp_path, result("grpo", 1), result("pgpo", 1, steps=3))
+    written(tmp_path, result("grpo", 1), result("grpo", 2), result("pgpo", 1, steps=3))
     with pytest.raises(DataError, match="pgpo-1: has another number of steps"):
         read_results(tmp_path)
 
 
-def test_no_results_say_what_makes_them(tmp_path):
-    with pytest.raises(DataError, match=r"compare\.sh"):
-        read_results(tmp_path)
+def test_too_few_results_say_what_makes_them(tmp_path):
+    with pytest.raises(DataError, match=r"1 results of GRPO; `bash scripts/compare\.sh`"):
+        read_results(written(tmp_path, result("grpo", 1)))
+
+
+def test_an_arm_with_one_run_is_left_out_until_it_has_two(tmp_path):
+    runs = [result("grpo", 1), result("grpo", 2), result("grpo", 3), result("dapo", 1), result("pgpo", 1)]
+    found = read_results(written(tmp_path, *runs, result("pgpo", 2)))
+    assert [arm.name for arm in found.arms] == ["grpo", "pgpo"]
+    assert found.seeds == "2 to 3"
 
 
 def test_the_page_names_what_separates_and_what_does_not(results):
