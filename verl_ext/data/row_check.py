@@ -16,7 +16,9 @@ from verl_ext.errors import DataError
 PLACEHOLDER = "<image>"
 SOURCES = ("bytes", "image", "image_url")
 """Keys of an image's dict, in the order in which verl looks for them."""
-REMOTE = ("http://", "https://", "data:image")
+ADDRESSES = ("http://", "https://")
+"""How the pictures begin that verl fetches."""
+REMOTE = (*ADDRESSES, "data:image")
 """Images that are not looked into."""
 RESERVED = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 """Tokens of Qwen-VL that stand for images; typed in a question they would ask for features that nobody has."""
@@ -47,6 +49,20 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
         raise DataError(f"{name}: the prompt marks {marked} images with {PLACEHOLDER} but the row holds {len(images)}")
     for position, image in enumerate(images):
         _check_image(image, f"{name}: image {position}")
+
+
+def is_fetched(messages: Sequence[dict[str, Any]], images: Sequence[Any]) -> bool:
+    """Whether verl would ask the network for a picture of a row, which may name it beside or within its messages."""
+    contents = (message["content"] for message in messages)
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    return any(_begins_remotely(value) for value in (*images, *parts))
+
+
+def _begins_remotely(value: Any) -> bool:
+    """Whether a text anywhere in `value` is an address."""
+    if isinstance(value, dict):
+        return any(_begins_remotely(inner) for inner in value.values())
+    return isinstance(value, str) and value.lower().startswith(ADDRESSES)
 
 
 def _check_text(messages: Sequence[dict[str, Any]], name: str) -> None:

@@ -12,7 +12,7 @@ import datasets
 import pyarrow.parquet as pq
 from omegaconf import ListConfig
 
-from verl_ext.data.row_check import check_row
+from verl_ext.data.row_check import check_row, is_fetched
 from verl_ext.errors import DataError
 from verl_ext.integration.doctor.checks import Check, failure, ok, one_line, warning
 from verl_ext.integration.doctor.images import image_check
@@ -106,7 +106,15 @@ def _content_checks(subject: Subject, key: str, file: Path, rows: Rows) -> Itera
     sizes = measure(subject, file, rows)
     if key == TRAIN and sizes and subject.prompts is None:
         subject.prompts = Prompts(max(size.tokens for size in sizes), max(size.image_bytes for size in sizes))
-    yield _lengths(subject, key, f"{file}: {_count(file)}{with_image} of the first {len(rows)} with an image", sizes)
+    found = f"{file}: {_count(file)}{with_image} of the first {len(rows)} with an image"
+    yield _lengths(subject, key, f"{found}{_fetched(subject, rows)}", sizes)
+
+
+def _fetched(subject: Subject, rows: Rows) -> str:
+    """What is said of rows whose pictures are somewhere in the network."""
+    prompt, images = (subject.get(f"data.{name}_key") for name in ("prompt", "image"))
+    count = sum(is_fetched(row[prompt], row.get(images) or []) for row in rows)
+    return f", {count} with pictures that verl fetches and this does not" if count else ""
 
 
 def _lengths(subject: Subject, key: str, found: str, sizes: Sequence[Measured]) -> Check:

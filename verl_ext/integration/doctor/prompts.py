@@ -12,6 +12,7 @@ from typing import Any
 from verl.utils.dataset.rl_dataset import RLHFDataset, get_dataset_class
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
+from verl_ext.data.row_check import is_fetched
 from verl_ext.integration.doctor.subject import Subject
 
 
@@ -24,10 +25,15 @@ class Measured:
 
 
 def measure(subject: Subject, file: Path, rows: Sequence[Mapping[str, Any]]) -> list[Measured]:
-    """Each row's prompt; nothing where the processor is not at hand or the data set is not one of verl's kind."""
+    """The prompt of each row whose pictures are here; nothing without a processor, or of other data sets than verl's.
+
+    Rows whose pictures verl would fetch are left out: a look at data asks the network for nothing.
+    """
     processor = getattr(subject.model, "processor", None)
     if processor is None or not issubclass(get_dataset_class(subject.composed.data), RLHFDataset):
         return []
+    prompt, images = (subject.get(f"data.{name}_key") for name in ("prompt", "image"))
+    rows = [row for row in rows if not is_fetched(row[prompt], row.get(images) or [])]
     dataset = _dataset(subject, file, rows)
     return [_measured(dataset, processor, index) for index in range(len(rows))]
 
