@@ -76,23 +76,27 @@ class Attempt:
         assert mark.exists(), f"it ended before {pause}: {self.text[-4000:]}"
         return mark
 
-    def kill(self, victim):
-        """`kill -9` of one process; returns its id."""
-        self.processes()
-        if victim == "driver":
-            self.driver.kill()
-            return self.driver.pid
-        found = [process for process in self.processes() if TITLES[victim] in _title(process)]
-        assert found, [_title(process) for process in self.processes()]
-        found[0].kill()
-        return found[0].pid
-
     def kill_at(self, moment, victim):
         """`kill -9` a process when the run comes to `moment:step`; returns what is left once the run has ended."""
+        # Looking for it takes longer than generating a response.
+        found = self._find(victim)
         mark = self.reach(moment)
-        self.kill(victim)
+        found.kill()
         mark.unlink()
         return self.end()
+
+    def _find(self, victim):
+        if victim == "driver":
+            return self.driver
+        found = []
+
+        def is_there():
+            found[:] = [process for process in self.processes() if TITLES[victim] in _title(process)]
+            return found or self.driver.poll() is not None
+
+        self._wait(is_there, START, f"it has no {victim}", every=1)
+        assert found, self.text[-4000:]
+        return found[0]
 
     def all_ended(self, within):
         """Whether no process of the run is alive after so many seconds."""
@@ -110,11 +114,11 @@ class Attempt:
     def text(self):
         return self.output.read_text(errors="replace")
 
-    def _wait(self, condition, seconds, what):
+    def _wait(self, condition, seconds, what, every=0.02):
         started = time.monotonic()
         while not condition():
             assert time.monotonic() - started < seconds, f"{what}: {self.text[-4000:]}"
-            time.sleep(0.05)
+            time.sleep(every)
 
     def clean_up(self):
         """Kill whatever is left; returns the titles of those that did not end by themselves."""
