@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 else:
     Base = object  # verl's trainer comes after the mixin
 logger = get_logger(__name__)
+SERVER_MANAGERS = ("llm_server_manager", "standalone_server_manager")
 SAVING, SAVED = ", while its checkpoint was written", ", after its checkpoint was written"
 
 
@@ -58,8 +59,8 @@ class WatchedRun(Base):
     def _looks(self, agent_loop_manager: Any) -> list[Look]:
         looks: list[Look] = [ActorLook(getattr(agent_loop_manager, "agent_loop_workers", []))]
         if self.config.actor_rollout_ref.rollout.name == "vllm":
-            managers = self._rollout_server_managers()
-            looks.append(EngineLook([address for manager in managers for address in manager.get_addresses()]))
+            managers = [getattr(self, name, None) for name in SERVER_MANAGERS]
+            looks.append(EngineLook([address for some in managers if some for address in some.get_addresses()]))
         return looks
 
     def _end_workers(self) -> None:
