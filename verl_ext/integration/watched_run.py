@@ -99,7 +99,7 @@ class WatchedRun(Base):
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
         if isinstance(buffer, ReplayBuffer):
-            buffer._wait_for_next_poll = self._watched(buffer._wait_for_next_poll)
+            buffer._wait_for_next_poll = self._watched(buffer._wait_for_next_poll)  # type: ignore[method-assign]
         return buffer
 
     def _watched(self, wait: Callable[..., float]) -> Callable[..., float]:
