@@ -5,12 +5,14 @@ import dataclasses
 import pickle
 
 import pytest
+import ray
 from omegaconf import OmegaConf
 from support.configuration import configuration
 
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import RunOptions, parse
+from verl_ext.integration.hydra_callback import ValidatePerception
 from verl_ext.integration.typed import build
 from verl_ext.integration.validation import validate
 from verl_ext.methods import registry
@@ -31,9 +33,14 @@ def composed():
 
 
 def refusal(*overrides):
-    with pytest.raises(ConfigurationError) as caught:
-        validate(configuration(*overrides))
-    return caught.value
+    """The error, raised where Hydra calls the package: before main_ppo's own first line."""
+    with pytest.raises(SystemExit) as stopped:
+        ValidatePerception().on_job_start(configuration(*overrides))
+    error = stopped.value.__cause__
+    assert isinstance(error, ConfigurationError)
+    assert str(stopped.value) == f"verl-ext: {error}"
+    assert not ray.is_initialized()
+    return error
 
 
 def says(error, key, value, *remedy):
@@ -405,6 +412,11 @@ VIEW_REFUSALS = [
 )
 def test_a_view_that_does_not_fit(overrides, key, value, remedy):
     says(refusal(PGPO_GROUP, *overrides), key, value, remedy)
+
+
+def test_there_are_enough_of_them():
+    cases = {case[1] for case in SECTION_REFUSALS} | {case[0] for case in VERL_REFUSALS}
+    assert len(cases) + len(VIEW_REFUSALS) >= 60
 
 
 def test_groups_are_needed_to_compare_rewards_within_them():
