@@ -94,7 +94,7 @@ def _finished(path: Path) -> bool:
 def _columns(path: Path) -> list[str]:
     try:
         present = set(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: not a readable parquet file: {error}") from error
     missing = [name for name in REQUIRED if name not in present]
     if missing:
