@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watch over the processes of a run: real Ray actors, real servers, killed, busy and well."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import ray
+
+from verl_ext.integration import watch
+from verl_ext.integration.stopped import ProcessDied
+from verl_ext.integration.watch import ActorLook, EngineLook, Watch
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def actors(cluster):
+    class Worker:
+        async def process(self):
+            return os.getpid()
+
+        async def work(self, seconds):
+            time.sleep(seconds)
+
+    return [ray.remote(Worker).remote() for _ in range(2)]
+
+
+def test_actors_that_live_are_looked_at_again_and_again(actors):
+    look = ActorLook(actors)
+    for _ in range(3):
+        look()
+        ray.get([actor.process.remote() for actor in actors])
+
+
+def test_a_busy_actor_is_alive_and_does_not_keep_the_look_waiting(actors):
+    look = ActorLook(actors)
+    ray.get([actor.process.remote() for actor in actors])
+    working = actors[0].work.remote(3)
+    started = time.monotonic()
+    look()
+    look()
+    assert time.monotonic() - started < 2
+    ray.get(working)
+
+
+def test_an_actor_that_was_killed_is_found(actors):
+    look = ActorLook(actors)
+    look()
+    os.kill(ray.get(actors[1].process.remote()), signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayActorError):
+        wait_for(look)
+
+
+def wait_for(look, seconds=30):
+    for _ in range(seconds * 10):
+        look()
+        time.sleep(0.1)
+
+
+@contextmanager
+def server(status, seconds=0.0):
+    """Answers `/health` with a status, after some time."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(seconds)
+            self.send_response(status if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{made.server_port}"
+        made.shutdown()
+
+
+def test_a_server_that_is_well_has_a_living_engine():
+    with server(200) as one, server(200) as two:
+        EngineLook([one, two])()
+
+
+def test_a_server_whose_engine_died_says_so():
+    with server(200) as well, server(503) as ill, pytest.raises(ProcessDied, match=rf"engine process died .*{ill}"):
+        EngineLook([well, ill])()
+
+
+def test_a_server_that_is_gone_has_no_engine():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ProcessDied):
+        EngineLook([address])()
+
+
+def test_a_slow_server_is_alive(monkeypatch):
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.1)
+    with server(503, seconds=0.5) as slow:
+        EngineLook([slow])()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(watch, "SECONDS_FOR_VERL", 0.3)
+
+
+def dead():
+    raise ProcessDied("x")
+
+
+def test_a_run_that_goes_on_waiting_is_ended_once(quick):
+    ended = []
+    made = Watch([lambda: None, dead], lambda: ended.append(time.monotonic()))
+    made.start()
+    made.join(10)
+    assert len(ended) == 1
+    assert str(made.found) == "x"
+
+
+def test_a_run_that_ends_by_itself_is_left_alone(quick):
+    ended = []
+    made = Watch([dead], lambda: ended.append(1))
+    made.start()
+    while made.found is None:
+        time.sleep(0.01)
+    made.over()
+    made.join(10)
+    assert not made.is_alive()
+    assert ended == []
