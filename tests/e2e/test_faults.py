@@ -15,7 +15,8 @@ def test_a_run_that_is_killed_twice_ends_like_one_that_is_not(easy_vqa, tmp_path
     with start(1, "generating:2") as first:
         died = first.kill_at("generating:2", "engine")
     assert died.status != 0
-    assert "in step 2: vLLM's engine process died" in last_words(died)
+    assert "training stopped in step 2: vLLM's " in last_words(died)
+    assert "engine process died" in last_words(died)
     assert "The checkpoint of step 1 is there: the same command continues with step 2" in last_words(died)
 
     with start(2, "saving:3") as second:

@@ -7,8 +7,8 @@ from support.resumed import OVERRIDES, STEPS, check_whole, last_words, metrics, 
 
 NAMES = {
     "worker": "a worker of the actor (process",
-    "server": "the vLLM server (process",
-    "engine": "vLLM's engine process died",
+    "server": "vLLM's server at ",
+    "engine": "engine process died",
     "runner": "the training process (verl's TaskRunner) (process",
     "agent_loop": "an agent-loop worker (process",
 }

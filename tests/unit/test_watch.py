@@ -101,7 +101,7 @@ def test_a_server_that_is_gone_has_no_engine():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ProcessDied):
+    with pytest.raises(ProcessDied, match=f"server at {address} is gone"):
         EngineLook([address])()
 
 

@@ -172,6 +172,7 @@ SYMBOLS = [
         source=('f"global_step_{self.global_steps}"', '"data.pt"', '"latest_checkpointed_iteration.txt"'),
     ),
     Symbol(f"{TRAINER}.on_step_begin", WATCHED, overridden=("self",)),
+    Symbol(f"{TRAINER}.on_sample_end", WATCHED, overridden=("self",)),
     Symbol(f"{TRAINER}.step", WATCHED, overridden=words("self metrics timing_raw")),
     Symbol(f"{TRAINER}._setup", WATCHED, source=("self.llm_server_manager: LLMServerManager",)),
     Symbol(f"{SEPARATE}._setup", WATCHED, source=("self.standalone_server_manager: LLMServerManager",)),
@@ -181,7 +182,10 @@ SYMBOLS = [
     Symbol(
         "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer",
         WATCHED,
-        source=("self._wait_for_next_poll(partition_id, last_debug_time)",),
+        source=(
+            "self._wait_for_next_poll(partition_id, last_debug_time)",
+            "self.failure_keys: dict[str, set] = defaultdict(set)",
+        ),
     ),
     Symbol(
         f"{TRAINER}._load_checkpoint",

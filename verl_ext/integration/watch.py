@@ -62,20 +62,22 @@ class EngineLook:
             ProcessDied: a server is gone, or its engine.
         """
         for address in self.addresses:
-            if not _is_healthy(address):
-                raise ProcessDied(f"vLLM's engine process died (its server at {address} says so)")
+            if (illness := _illness(address)) is not None:
+                raise ProcessDied(illness)
 
 
-def _is_healthy(address: str) -> bool:
+def _illness(address: str) -> str | None:
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ANSWER_WITHIN)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR
+        if connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            return None
+        return f"vLLM's engine process died (its server at {address} says so)"
     except TimeoutError:
-        return True
+        return None
     except (OSError, http.client.HTTPException):
-        return False
+        return f"vLLM's server at {address} is gone: it died, or it ended because its engine process died"
     finally:
         connection.close()
 

@@ -21,6 +21,8 @@ else:
     Base = object  # verl's trainer comes after the mixin
 logger = get_logger(__name__)
 SERVER_MANAGERS = ("llm_server_manager", "standalone_server_manager")
+TRAIN = "train"
+"""verl's name of the partition of TransferQueue that it trains on."""
 SAVING, SAVED = ", while its checkpoint was written", ", after its checkpoint was written"
 
 
@@ -95,6 +97,13 @@ class WatchedRun(Base):
     def on_step_begin(self) -> None:
         self._where, self._trained, self._step_began = "", None, time.monotonic()
         super().on_step_begin()
+
+    def on_sample_end(self) -> None:
+        """Repeat a step of which an engine's death took some prompts; verl would train on what is left."""
+        failed = getattr(self.replay_buffer, "failure_keys", {}).get(TRAIN)
+        if failed and self._watch is not None and (died := self._watch.look()):
+            raise died
+        super().on_sample_end()
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         buffer = super()._build_replay_buffer()
