@@ -101,6 +101,20 @@ def test_missing_metrics_are_not_told():
     assert watch.update({"actor/entropy": 2.0}, 2) == ({}, None)
 
 
+@pytest.mark.parametrize("stop", [1, 55, 75, 90])
+def test_a_resumed_run_goes_on_with_the_same_window(tmp_path, stop):
+    whole, first, second = CollapseWatch(20), CollapseWatch(20), CollapseWatch(20)
+    steps = [collapsing(step, lambda _: 1.0) for step in range(1, 121)]
+    expected = [whole.update(metrics, step) for step, metrics in enumerate(steps, start=1)]
+    for step, metrics in enumerate(steps[:stop], start=1):
+        first.update(metrics, step)
+    first.save(tmp_path / "state.json")
+    second.load(tmp_path / "state.json")
+    resumed = [second.update(metrics, step) for step, metrics in enumerate(steps[stop:], start=stop + 1)]
+    assert resumed == expected[stop:]
+    assert any(warning for _, warning in expected)
+
+
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, st.floats())), max_size=30), st.integers(4, 9))
 def test_no_number_breaks_it(steps, window):
     watch = CollapseWatch(window)

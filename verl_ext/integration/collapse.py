@@ -7,10 +7,12 @@ term) runs away, updates are clipped ever more often, both views grow uncertain,
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, pstdev
 
 PREFIX = "perception/collapse"
@@ -104,6 +106,17 @@ class CollapseWatch:
         count = sum(told.values())
         alarm = count >= max(FEWEST, min(ENOUGH, len(told)))
         return {**logged, f"{PREFIX}/signs": float(count)}, self._warning(told, step) if alarm else None
+
+    def save(self, path: Path) -> None:
+        """Write what was seen, for a run that resumes from here."""
+        seen = {name: list(values) for name, values in self._seen.items()}
+        path.write_text(json.dumps({"seen": seen, "quiet_until": self._quiet_until}))
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote; with another window, from as much of it as that holds."""
+        state = json.loads(path.read_text())
+        self._seen = {name: deque(values, maxlen=self.window) for name, values in state["seen"].items()}
+        self._quiet_until = state["quiet_until"]
 
     def _can_tell(self, sign: Sign) -> bool:
         return all(len(self._seen.get(name, ())) == self.window for name in sign.metrics)

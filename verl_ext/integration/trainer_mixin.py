@@ -17,6 +17,7 @@ from verl_ext.errors import ConfigurationError
 from verl_ext.integration.advantage import combined, method_weights, without_equal_reward_groups
 from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.broken import BrokenRows
+from verl_ext.integration.checkpoints import resumed_from
 from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.control import faded, influence, shuffled
@@ -39,6 +40,8 @@ else:
     Base = object  # verl's trainer comes after the mixin
 # verl's task runner, which reads the trainer's configuration after the trainer is built, imports it by this name.
 AGENT_LOOP_MANAGER = "verl_ext.integration.agent_loops.PerceptionAgentLoopManager"
+COLLAPSE = "perception_collapse.json"
+"""What the watch for a collapse has seen, in a checkpoint."""
 ACTOR_ROLES = (Role.Actor, Role.ActorRollout, Role.ActorRolloutRef, Role.RefPolicy)
 
 
@@ -163,6 +166,22 @@ class PerceptionTrainerMixin(Base):
             metrics.update(logged)
             if warning:
                 logger.warning("%s. %s", warning, REMEDIES)
+            self._save_collapse(self._collapse, global_steps)
+
+    def _save_collapse(self, watch: CollapseWatch, step: int) -> None:
+        """Into the checkpoint of the step, if there is one, so that a resumed run goes on with the same window."""
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{step}"
+        try:
+            if folder.is_dir():
+                watch.save(folder / COLLAPSE)
+        except OSError as error:
+            logger.warning("step %d: %s; a run resumed from here watches for a collapse anew", step, error)
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        resumed = resumed_from(self.config)
+        if self._collapse is not None and resumed and (resumed / COLLAPSE).is_file():
+            self._collapse.load(resumed / COLLAPSE)
 
     def _advantage_fields(self) -> list[str]:
         fields = ["uid", "response_mask", "old_log_probs", "advantages"]

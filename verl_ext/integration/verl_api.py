@@ -190,6 +190,7 @@ SYMBOLS = [
     Symbol(
         f"{TRAINER}._load_checkpoint",
         "integration/checkpoints.py",
+        overridden=("self",),
         source=(
             'self.config.trainer.resume_mode == "auto"',
             "find_latest_ckpt_path(checkpoint_folder)",
