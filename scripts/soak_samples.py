@@ -45,7 +45,8 @@ TRAINING_ROLES = (
     "agent loop",
 )
 OTHER = "Ray's helpers"
-HEXADECIMAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{6,}|\d+")
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+VARYING = re.compile(rf"{UUID}|(?<=mp-)\w{{8}}|[0-9a-f]{{6,}}|\d+")
 
 
 @dataclass
@@ -143,8 +144,8 @@ def left_files(temporary: Path) -> Iterator[str]:
 
 
 def pattern(name: str) -> str:
-    """A file's name with every number, long hexadecimal word and UUID in it replaced by `*`."""
-    return HEXADECIMAL.sub("*", name)
+    """A file's name with every UUID, number and random word in it replaced by `*`."""
+    return VARYING.sub("*", name)
 
 
 def size_mb(folder: Path) -> float:

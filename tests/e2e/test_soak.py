@@ -32,7 +32,7 @@ ROLES = {
     "gcs",
 }
 # What verl, vLLM and Ray leave; `docs/reliability.md` says which.
-KNOWN = {"shared_memory": {"psm_*", "sem.*"}, "temporary": {"*", "ckpt_*.lock", "hsperfdata_root"}}
+KNOWN = {"shared_memory": {"psm_*", "sem.mp-*"}, "temporary": {"*", "ckpt_*.lock", "vllm_dist_*"}}
 
 
 @pytest.fixture(scope="module")

@@ -115,8 +115,8 @@ def test_roles(watching, command, expected):
 
 
 def test_patterns(watching):
-    names = ["psm_001f70ee", "00363fee-0c97-47fc-a80e-a788745154e2", "ckpt_a1b2c3d4.lock", "sem.x"]
-    assert [watching.pattern(name) for name in names] == ["psm_*", "*", "ckpt_*.lock", "sem.x"]
+    names = ["psm_001f70ee", "00363fee-0c97-47fc-a80e-a788745154e2", "ckpt_a1b2c3d4.lock", "sem.mp-zxhzv1u_"]
+    assert [watching.pattern(name) for name in names] == ["psm_*", "*", "ckpt_*.lock", "sem.mp-*"]
 
 
 def test_only_marked_processes_and_their_children_are_watched(watching, tmp_path):
