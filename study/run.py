@@ -93,7 +93,7 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
     """Run what is missing, `at_a_time` runs beside each other, with a progress bar.
 
     Raises:
-        RunFailed: a run failed; those that are finished stay.
+        RunFailed: some failed; the others were run, and stay.
     """
     folders.results.mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if not folders.result(job.name).exists()]
@@ -103,18 +103,20 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
         write_task(folders.task)
     evaluation = Evaluation(folders)
     evaluation.of_start()
+    failed: list[str] = []
     with (
         ThreadPoolExecutor(at_a_time) as pool,
         tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run", dynamic_ncols=True) as bar,
     ):
-        running = [pool.submit(_run, job, folders, evaluation) for job in missing]
-        try:
-            for done in as_completed(running):
+        for done in as_completed([pool.submit(_run, job, folders, evaluation) for job in missing]):
+            try:
                 bar.set_postfix_str(done.result())
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            except RunFailed as failure:
+                failed.append(str(failure))
+                bar.write(str(failure), file=sys.stderr)
+            bar.update()
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(missing)} runs failed; the same command runs them again")
 
 
 class Evaluation:
