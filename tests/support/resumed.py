@@ -49,20 +49,24 @@ def mask_steps(folder):
     return [call["perception_step"] for call in calls if "ablated" in call["method"]]
 
 
-def check_whole(folder, in_flight):
-    """Nothing is lost, and nothing was done twice but the steps that were in flight when a process was killed."""
-    assert sorted(metrics(folder)) == list(range(1, STEPS + 1))
-    logged = [step for steps in steps_by_attempt(folder) for step in steps]
-    assert sorted(logged) == logged
-    assert {step for step in logged if logged.count(step) > 1} <= set(in_flight)
-    masks = mask_steps(folder)
-    assert sorted(masks) == masks
-    assert set(masks) == set(range(1, STEPS + 1))
-    assert {step for step in masks if masks.count(step) > 1} <= set(in_flight)
-    by_step = [prompts(folder, step) for step in range(1, STEPS + 1)]
-    assert [len(ids) for ids in by_step] == [4] * STEPS
-    assert len({name for ids in by_step for name in ids}) == 4 * STEPS
-    names = [{name for name in data if not name.startswith("timing")} for data in metrics(folder).values()]
+def check_whole(folder, in_flight, last=STEPS):
+    """Nothing up to step `last` is lost, and nothing was done twice but what was in flight when a process was killed."""
+    steps = list(range(1, last + 1))
+    found = metrics(folder)
+    assert sorted(found) == steps
+    assert _repeated([step for each in steps_by_attempt(folder) for step in each], steps) <= set(in_flight)
+    assert _repeated(mask_steps(folder), steps) <= set(in_flight)
+    rows = [prompts(folder, step) for step in steps]
+    assert [len(names) for names in rows] == [4] * last
+    assert len({name for names in rows for name in names}) == 4 * last
+    names = [{name for name in data if not name.startswith("timing")} for data in found.values()]
     assert all(each == names[0] for each in names)
-    rates = [data["actor/lr"] for data in metrics(folder).values()]
+    rates = [found[step]["actor/lr"] for step in steps]
     assert sorted(set(rates), reverse=True) == rates
+
+
+def _repeated(done, steps):
+    """Of steps that were done in order, and all of them, those that were done more than once."""
+    assert sorted(done) == done
+    assert sorted(set(done)) == steps
+    return {step for step in steps if done.count(step) > 1}
