@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run whose processes are killed: it stops and says why, and the same command continues it.
 
-The other processes and moments, and the same runs to their ends, are in `tests/faults`, which the default run leaves out.
+The other processes and moments, and runs that go on to their ends, are in `tests/faults`.
 """
 
 from support.attempts import attempt

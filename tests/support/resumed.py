@@ -50,7 +50,7 @@ def mask_steps(folder):
 
 
 def check_whole(folder, in_flight, last=STEPS):
-    """Nothing up to step `last` is lost, and nothing was done twice but what was in flight when a process was killed."""
+    """Nothing up to step `last` is lost, and nothing was done twice but what was in flight at a kill."""
     steps = list(range(1, last + 1))
     found = metrics(folder)
     assert sorted(found) == steps

@@ -38,6 +38,7 @@ def test_every_attempt_is_kept_and_read_in_order(path):
     assert keep_metrics(config) is None
     attempt(config, (1, {"a": 1.0}), (2, {"a": 2.0}), (3, {"a": 3.0}))
     assert keep_metrics(config) == path.with_name("metrics.1.jsonl")
+    assert load_run(path.parent, [path], "run", 1).steps[-1] == (3, {"a": 3.0})
     attempt(config, (3, {"a": 30.0}))
     assert keep_metrics(config) == path.with_name("metrics.2.jsonl")
     attempt(config, (3, {"a": 300.0}), (4, {"a": 400.0}))

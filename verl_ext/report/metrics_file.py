@@ -40,9 +40,13 @@ def earlier_name(path: Path, number: int) -> Path:
 
 
 def with_earlier(path: Path) -> list[Path]:
-    """A file of metrics after those of the earlier attempts that were kept beside it, oldest first."""
+    """A file of metrics after those of the earlier attempts that were kept beside it, oldest first.
+
+    The file itself is left out where a resumed run has not begun it yet.
+    """
     names = (earlier_name(path, number) for number in itertools.count(1))
-    return [*itertools.takewhile(Path.exists, names), path]
+    earlier = list(itertools.takewhile(Path.exists, names))
+    return [*earlier, path] if path.exists() or not earlier else earlier
 
 
 def series(steps: Iterable[Step], name: str) -> list[tuple[int, float]]:
