@@ -15,7 +15,7 @@ TITLES = {
     "server": "ray::vLLMHttpServer",
     "engine": "VLLM::EngineCore",
     "runner": "ray::TaskRunnerV1",
-    "agent_loop": "ray::AgentLoopWorker",
+    "agent_loop": "AgentLoopWorker",
 }
 """How the processes of a run call themselves; `driver` is main_ppo itself."""
 START, END = 420, 180
