@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_FOR_VERL = 30.0
 """How long verl may take to notice a death itself, which gives the better traceback."""
 ANSWER_WITHIN = 5.0
+SECONDS_BETWEEN_QUESTIONS = 1.0
 
 Look = Callable[[], None]
 """Raises an error if something has died."""
@@ -62,6 +64,10 @@ class EngineLook:
             ProcessDied: a server is gone, or its engine.
         """
         for address in self.addresses:
+            if _illness(address) is None:
+                continue
+            # Once may be an accident of the network.
+            time.sleep(SECONDS_BETWEEN_QUESTIONS)
             if (illness := _illness(address)) is not None:
                 raise ProcessDied(illness)
 

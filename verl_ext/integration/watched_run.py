@@ -23,6 +23,8 @@ logger = get_logger(__name__)
 SERVER_MANAGERS = ("llm_server_manager", "standalone_server_manager")
 TRAIN = "train"
 """verl's name of the partition of TransferQueue that it trains on."""
+LONGEST_SAVE = 1800.0
+"""Seconds that a checkpoint may take once something has died."""
 SAVING, SAVED = ", while its checkpoint was written", ", after its checkpoint was written"
 
 
@@ -66,6 +68,10 @@ class WatchedRun(Base):
         return looks
 
     def _end_workers(self) -> None:
+        """Make verl's calls to the workers fail, but not before they have written a checkpoint."""
+        latest = time.monotonic() + LONGEST_SAVE
+        while self._where == SAVING and time.monotonic() < latest:
+            time.sleep(1)
         for worker in self.actor_rollout_wg.workers:
             ray.kill(worker)
 
