@@ -221,6 +221,7 @@ def test_a_latest_checkpoint_that_is_gone_is_an_error(tmp_path):
         resumed_from(run(tmp_path, 1, latest=4))
 
 
-def test_checkpoints_elsewhere_are_left_to_verl(tmp_path):
-    chosen = ["trainer.resume_mode=resume_path", "trainer.resume_from_path='hdfs://host/global_step_5'"]
+@pytest.mark.parametrize("path", ["hdfs://host/global_step_5", "/on/another/machine/global_step_5"])
+def test_checkpoints_elsewhere_are_left_to_verl(tmp_path, path):
+    chosen = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path='{path}'"]
     assert resumed_from(run(tmp_path, latest=1, overrides=chosen)) is None

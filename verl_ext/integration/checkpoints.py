@@ -115,8 +115,9 @@ def _chosen(config: DictConfig) -> tuple[str, Path | None]:
     """
     mode, local = _get(config, MODE), Path(_get(config, LOCAL_DIR)).absolute()
     if mode == "resume_path":
-        path = str(_get(config, PATH))
-        return PATH, Path(path).absolute() if FOLDER in path and "://" not in path else None
+        folder = Path(str(_get(config, PATH))).absolute()
+        # Another machine's disk, if not even the folder around it is here.
+        return PATH, folder if FOLDER in folder.name and folder.parent.is_dir() else None
     tracker = local / TRACKER
     if mode != "auto" or not tracker.is_file():
         return MODE, None
