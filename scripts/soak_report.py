@@ -56,14 +56,15 @@ def slope(steps: Sequence[float], values: Sequence[float]) -> Slope | None:
 def settled(samples: Sequence[Sample], steps: int) -> list[Sample]:
     """The samples of the longest uninterrupted attempt behind its warm-up, a tenth of the `steps` of the whole run.
 
-    A resumed run starts with empty processes, so samples of two attempts are not on one line.
+    A resumed run starts with empty processes, so samples of two attempts are not on one line. Those behind an attempt's
+    last step are of processes that end.
     """
     if not samples:
         return []
     attempt, _ = Counter(sample["attempt"] for sample in samples).most_common(1)[0]
     own = [sample for sample in samples if sample["attempt"] == attempt]
     begin = next((sample["step"] for sample in own if sample["step"] > 0), 0) + WARM_UP * steps
-    return [sample for sample in own if sample["step"] >= begin]
+    return [sample for sample in own if begin <= sample["step"] < own[-1]["step"]]
 
 
 def by_role(samples: Sequence[Sample], measured: str) -> dict[str, Slope | None]:

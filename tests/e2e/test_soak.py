@@ -31,8 +31,9 @@ ROLES = {
     "raylet",
     "gcs",
 }
-# What verl, vLLM and Ray leave; `docs/reliability.md` says which.
-KNOWN = {"shared_memory": {"psm_*", "sem.mp-*"}, "temporary": {"*", "ckpt_*.lock", "vllm_dist_*"}}
+# Shared memory of vLLM's message queues and semaphores of multiprocessing; sockets and rendezvous files of vLLM's, locks
+# of verl's checkpoints, and the folder of torch's compiler.
+KNOWN = {"shared_memory": {"psm_*", "sem.mp-*"}, "temporary": {"*", "ckpt_*.lock", "vllm_dist_*", "torchinductor_*"}}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,9 @@ def test_it_does_what_a_soak_does(soak):
 def test_nothing_of_this_packages_is_left(soak):
     (end,) = [json.loads(line) for line in (soak[0] / "ends.jsonl").read_text().splitlines()]
     assert end["processes"] == 0
-    assert {place: set(end[place]) - known for place, known in KNOWN.items()} == {place: set() for place in KNOWN}
+    for place, known in KNOWN.items():
+        names = {re.sub(r"^torchinductor_.*", "torchinductor_*", name) for name in end[place]}
+        assert names <= known, place
 
 
 def test_the_report(soak):

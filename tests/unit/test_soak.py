@@ -66,12 +66,13 @@ def test_too_few_samples_have_no_slope(reports, steps):
 
 
 def test_the_warm_up_and_other_attempts_are_left_out(reports):
-    """A first attempt that was stopped, and one that starts empty and fills up before it is flat."""
+    """A first attempt that was stopped, and one that starts empty, fills up before it is flat, and ends."""
     first = [sample(step, 100 + step) for step in range(20)]
-    second = [sample(step, min(step - 20, 50) * 10, attempt="b") for step in range(20, 500)]
-    used = reports.settled(first + second, 500)
+    second = [sample(step, min(step - 20, 50) * 10, attempt="b") for step in range(20, 501)]
+    ending = [{**sample(500, 0, attempt="b"), "roles": {}}]
+    used = reports.settled(first + second + ending, 500)
     assert {one["attempt"] for one in used} == {"b"}
-    assert used[0]["step"] == 70
+    assert (used[0]["step"], used[-1]["step"]) == (70, 499)
     assert reports.by_role(used, "uss_mb")["driver"].is_flat
 
 
@@ -89,7 +90,7 @@ def test_figures_and_their_text(reports):
     assert found["lowest_correlation"] == 0.99
     assert found["seconds_a_step"] == {"first_fifth": pytest.approx(9.0, abs=0.2), "last_fifth": 12.0}
     text = reports.markdown(found)
-    assert "| driver | 1 | 526.0 | 697.0 | +200.00 ± 0.00 | 10 to 10 | 4 to 4 |" in text
+    assert "| driver | 1 | 526.0 | 695.0 | +200.00 ± 0.00 | 10 to 10 | 4 to 4 |" in text
     assert "| 1 | `/dev/shm/psm_*` | 1 | vLLM worker |" in text
     assert "| 1 | `ckpt_*.lock` | 2 | - |" in text
     assert "lowest 0.990000" in text
