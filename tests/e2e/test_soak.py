@@ -31,7 +31,7 @@ ROLES = {
     "raylet",
     "gcs",
 }
-# Shared memory of vLLM's message queues and semaphores of multiprocessing; sockets and rendezvous files of vLLM's, locks
+# Shared memory of vLLM's message queues, and semaphores of its processes; sockets and rendezvous files of vLLM's, locks
 # of verl's checkpoints, and the folder of torch's compiler.
 KNOWN = {"shared_memory": {"psm_*", "sem.mp-*"}, "temporary": {"*", "ckpt_*.lock", "vllm_dist_*", "torchinductor_*"}}
 
