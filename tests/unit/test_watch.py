@@ -4,6 +4,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -140,3 +142,29 @@ def test_a_run_that_ends_by_itself_is_left_alone(quick):
     made.join(10)
     assert not made.is_alive()
     assert ended == []
+
+
+OUT_OF_MEMORY = """
+import time
+import ray
+from verl_ext.integration.stopped import _why
+from verl_ext.integration.watch import ActorLook, Watch
+
+class Worker:
+    async def process(self):
+        return 1
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+watch = Watch([ActorLook([ray.remote(Worker).remote()])], lambda: None)
+ended = time.monotonic() + 60
+while watch.look() is None and time.monotonic() < ended:
+    time.sleep(0.2)
+print("found:", _why(watch.found, None))
+"""
+
+
+def test_an_actor_that_ray_kills_for_the_machines_memory_is_found():
+    limits = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    command = [sys.executable, "-c", OUT_OF_MEMORY]
+    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, timeout=120)
+    assert "found: Ray killed a process of the run because the machine ran out of memory (" in done.stdout, done.stderr

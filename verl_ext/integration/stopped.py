@@ -22,6 +22,8 @@ ACTORS = {
 """What the classes of verl's Ray actors are to a user."""
 DEATHS = ("ActorDiedError", "RayActorError", "ActorUnavailableError")
 """Ray's errors of an actor whose process is gone, by name: this module is imported where Ray need not be."""
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""Of Ray; torch's error of the same name is of a device, and says so itself."""
 CLASS_NAME = re.compile(r"class_name: (\S+)")
 PROCESS = re.compile(r"pid: (\d+)")
 DISK_ERRORS = ("No space left on device", "Disk quota exceeded", "file write failed", "iostream", "inline_container")
@@ -65,6 +67,8 @@ def _why(error: BaseException, folder: Path) -> str:
             return text
         if type(each).__name__ in DEATHS:
             return _last_line(text) if "creation task" in text else _death(text)
+        if type(each).__name__ == OUT_OF_MEMORY and type(each).__module__.startswith("ray."):
+            return f"Ray killed a process of the run because the machine ran out of memory ({_first_line(text)})"
         if "EngineDeadError" in type(each).__name__ or "EngineDeadError" in text:
             return "vLLM's engine process died; its own lines above may say why (killed for its memory, for instance)"
     first, text = chain[-1], str(chain[-1])

@@ -39,7 +39,7 @@ class ActorLook:
         """Ask again those that have answered.
 
         Raises:
-            ray.exceptions.RayActorError: one has died; names its class and process.
+            ray.exceptions.RayError: one has died; names its class and process, or says that memory ran out.
         """
         for at, (actor, answer) in enumerate(self._asked):
             if ray.wait([answer], timeout=0)[0]:
@@ -121,7 +121,8 @@ class Watch(threading.Thread):
             for look in () if self.found else self._looks:
                 try:
                     look()
-                except (ProcessDied, ray.exceptions.RayActorError) as error:
+                # Of actors that are gone; one that Ray killed for its memory has an error of another kind.
+                except (ProcessDied, ray.exceptions.RayError) as error:
                     self.found = error
                     break
         return self.found
