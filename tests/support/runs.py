@@ -47,6 +47,8 @@ def usual_environment(folder):
     return {
         **os.environ,
         **ENVIRONMENT,
+        # Ray would run its workers behind whatever else the tests do.
+        "RAY_worker_niceness": "0",
         "PYTHONPATH": str(ROOT / "tests"),
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
     }
