@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny import MODEL, ROOT
+from support.tiny import MODEL
 
 from study.arms import ARMS, BY_NAME
 from study.evaluate import Evaluator
@@ -22,7 +22,6 @@ from verl_ext.errors import DataError
 from verl_ext.integration.compose import compose
 from verl_ext.integration.validation import validate
 
-RESULTS = ROOT / "study" / "results"
 NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
 
 
@@ -194,12 +193,6 @@ def test_a_failed_run_is_named_with_its_log(tmp_path):
     work.mkdir()
     with pytest.raises(RunFailed, match=r"grpo-1: main_ppo ended with status 1; its log is .*train\.log"):
         train(["no_such_key=1"], work)
-
-
-def test_the_page_in_the_docs_is_that_of_the_results():
-    text = (ROOT / "docs" / "comparison.md").read_text()
-    date = re.search(r"Last updated: (\S+)", text)[1]
-    assert text == page(read_results(RESULTS), date)
 
 
 def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
