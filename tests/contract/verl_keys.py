@@ -5,6 +5,7 @@ from verl_ext.integration.verl_api import words
 
 FREE_FORM = {
     "ray_kwargs.ray_init.num_gpus": "ray_kwargs.ray_init",
+    "ray_kwargs.ray_init.include_dashboard": "ray_kwargs.ray_init",
     "actor_rollout_ref.model.override_config.attn_implementation": "actor_rollout_ref.model.override_config",
 }
 """Keys that verl passes on without knowing them: {our key: the mapping that verl must have}."""
