@@ -27,7 +27,13 @@ def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path):
     first, resumed = tmp_path / "first.jsonl", tmp_path / "resumed.jsonl"
     first.write_text(lines((1, {"a": 1.0}), (2, {"a": 2.0, "b": 2.0}), (3, {"a": 3.0})))
     resumed.write_text(lines((2, {"a": 20.0}), (3, {"a": 30.0}), (4, {"a": 40.0})))
-    assert read_steps([first, resumed]) == [(1, {"a": 1.0}), (2, {"a": 20.0}), (3, {"a": 30.0}), (4, {"a": 40.0})]
+    # What the resumed run did not measure again stays, such as the training of a step that it only validated anew.
+    assert read_steps([first, resumed]) == [
+        (1, {"a": 1.0}),
+        (2, {"a": 20.0, "b": 2.0}),
+        (3, {"a": 30.0}),
+        (4, {"a": 40.0}),
+    ]
 
 
 def test_an_unfinished_last_line_is_left_out(tmp_path):
