@@ -15,17 +15,8 @@ from study.results import BASELINE, Results
 from study.statistics import interval
 from study.tables import QUANTITIES, Tables
 from verl_ext.report.colours import CATEGORICAL
+from verl_ext.report.figures import STYLE
 
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
 _WINDOW = 4
 OWN, OTHER = CATEGORICAL[0], CATEGORICAL[1]
 
@@ -34,7 +25,7 @@ def draw_all(results: Results, folder: Path) -> None:
     """Write every plot into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings = {"differences": differences, "looking": looking, "curves": curves}
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         for name, draw in drawings.items():
             # Without a date or version in it, the same results give the same file.
             draw(results).savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})

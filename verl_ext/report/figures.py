@@ -22,7 +22,7 @@ from verl_ext.report.panels import OTHER_PHASE, Panel, panels, phase_seconds, po
 from verl_ext.report.runs import Run
 
 _DOTS_PER_INCH = 300
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -34,6 +34,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "figure.constrained_layout.use": True,
 }
+"""Of all figures, as matplotlib's parameters."""
 
 Drawing = tuple[str, Callable[[], Figure | None]]
 
@@ -49,7 +50,7 @@ def write_figure(drawing: Drawing, folder: Path) -> Path | None:
     """Draw a figure and write it at print quality; None if these runs have nothing to show in it."""
     name, draw = drawing
     path = folder / f"{name}.png"
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with rc_context(STYLE), warnings.catch_warnings():
         # Responses have characters that no font of matplotlib has; it draws a box for them.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = draw()
