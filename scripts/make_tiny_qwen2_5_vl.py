@@ -9,7 +9,6 @@ reads colours only in part, so that a short RL run has something to gain from lo
 """
 
 import argparse
-import io
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from qwen_vl_utils import process_vision_info
 from transformers import (
     Qwen2_5_VLConfig,
@@ -31,6 +29,7 @@ from transformers import (
 )
 from transformers.generation import GenerationConfig
 
+from verl_ext.data.easy_vqa import chat_messages
 from verl_ext.data.row_check import PLACEHOLDER
 from verl_ext.rewards.boxed_answer import compute_score
 
@@ -80,16 +79,6 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of one easy-VQA parquet file."""
     rows: list[Row] = pq.read_table(path).to_pylist()
     return rows
-
-
-def to_messages(row: Row) -> list[dict[str, Any]]:
-    """The row's prompt as chat messages, with the image placeholder turned into an image part."""
-    (message,) = row["prompt"]
-    if not row["images"]:
-        return [message]
-    image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
-    text = message["content"].removeprefix(PLACEHOLDER)
-    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
 def train_tokenizer(rows: Sequence[Row]) -> Qwen2Tokenizer:
@@ -181,7 +170,7 @@ def encode(processor: Qwen2_5_VLProcessor, rows: Sequence[Row], *, with_response
     """
     texts, images = [], []
     for row in rows:
-        messages = to_messages(row)
+        messages = chat_messages(row)
         prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         texts.append(prompt + (row["response"] + "<|im_end|>" if with_response else ""))
         if row["images"]:

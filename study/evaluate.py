@@ -6,20 +6,18 @@ By transformers and on the same questions for every arm, so that the evaluation 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from qwen_vl_utils import process_vision_info
 from torch import Tensor
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from study.task import KINDS, Row, read_rows
-from verl_ext.data.row_check import PLACEHOLDER
+from verl_ext.data.easy_vqa import chat_messages
 from verl_ext.rewards.boxed_answer import compute_score
 from verl_ext.signals.divergence import sampled_k3
 
@@ -123,7 +121,7 @@ class Evaluator:
         return _mean(scores)
 
     def _encoded(self, rows: Sequence[Row]) -> Any:
-        messages = [_messages(row) for row in rows]
+        messages = [chat_messages(row) for row in rows]
         texts = [self._processor.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
         images = process_vision_info(messages, image_patch_size=14)[0]
         return self._processor(
@@ -162,15 +160,6 @@ class Evaluator:
 
 def _load(checkpoint: Path) -> Any:
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-
-
-def _messages(row: Row) -> list[dict[str, Any]]:
-    (message,) = row["prompt"]
-    if not row["images"]:
-        return [message]
-    image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
-    text = message["content"].removeprefix(PLACEHOLDER)
-    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
 def _log_prob(model: Any, inputs: Any, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ hold an empty ``images`` list, which verl treats as a text-only prompt.
 """
 
 import importlib.util
+import io
 import json
 import random
 from collections import Counter
@@ -269,6 +270,16 @@ def _row(data: EasyVqa, question: Question, blind: bool = False) -> Row:
         },
     )
     return without_images(row, len(data.questions)) if blind else row
+
+
+def chat_messages(row: Row) -> list[dict[str, Any]]:
+    """The prompt of one of the written rows as chat messages, its picture in the place of the placeholder."""
+    (message,) = row["prompt"]
+    if not row["images"]:
+        return [message]
+    image = Image.open(io.BytesIO(row["images"][0]["bytes"]))
+    text = message["content"].removeprefix(PLACEHOLDER)
+    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
 def _with_response(row: Row, question: Question, descriptions: dict[tuple[str, int], str]) -> Row:
