@@ -101,7 +101,7 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
         return
     if not (folders.task / WORDING).exists():
         write_task(folders.task)
-    evaluation = Evaluation(folders)
+    evaluation = SharedEvaluator(folders)
     evaluation.of_start()
     failed: list[str] = []
     with (
@@ -119,7 +119,7 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
         raise RunFailed(f"{len(failed)} of {len(missing)} runs failed; the same command runs them again")
 
 
-class Evaluation:
+class SharedEvaluator:
     """One evaluator for all runs, used by one at a time."""
 
     def __init__(self, folders: Folders) -> None:
@@ -152,7 +152,7 @@ def _saved() -> range:
     return range(CHECKPOINT_EVERY, STEPS + 1, CHECKPOINT_EVERY)
 
 
-def _run(job: Job, folders: Folders, evaluation: Evaluation) -> str:
+def _run(job: Job, folders: Folders, evaluation: SharedEvaluator) -> str:
     work = folders.work / job.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

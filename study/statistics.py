@@ -33,12 +33,10 @@ class Difference:
     Attributes:
         interval: mean difference with its 95 % interval.
         p: of the two-sided paired t test; 1 where all seeds differ by exactly nothing.
-        seeds: how many both arms have.
     """
 
     interval: Interval
     p: float
-    seeds: int
 
     @property
     def separates(self) -> bool:
@@ -54,9 +52,8 @@ def interval(values: Sequence[float]) -> Interval:
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} run: an interval needs two or more")
-    mean, error = sum(values) / len(values), float(stats.sem(values))
-    half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Interval(mean, mean - half, mean + half)
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    return Interval(sum(values) / len(values), float(low), float(high))
 
 
 def difference(arm: BySeed, other: BySeed) -> Difference:
@@ -65,12 +62,10 @@ def difference(arm: BySeed, other: BySeed) -> Difference:
     Raises:
         ValueError: they share fewer than two.
     """
-    shared = sorted(arm.keys() & other.keys())
-    deltas = [arm[seed] - other[seed] for seed in shared]
-    found = interval(deltas)
-    if found.low == found.high == 0.0:
-        return Difference(found, 1.0, len(shared))
-    return Difference(found, float(stats.ttest_1samp(deltas, 0.0).pvalue), len(shared))
+    deltas = [arm[seed] - other[seed] for seed in sorted(arm.keys() & other.keys())]
+    if not any(deltas):
+        return Difference(interval(deltas), 1.0)
+    return Difference(interval(deltas), float(stats.ttest_1samp(deltas, 0.0).pvalue))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

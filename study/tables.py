@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import statistics as middle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from study.arms import BY_NAME, Arm
-from study.results import BASELINE, Number, Results, Run
+from study.results import BASELINE, Number, Results
 from study.statistics import Difference, Interval, difference, holm, interval
 from verl_ext.data.markdown import markdown_table
 
@@ -155,8 +156,7 @@ class Tables:
         return (arm.label, f"{len(reached)} of {len(runs)}", when, f"{rate:.0f}", self._cost(arm))
 
     def _cost(self, arm: Arm) -> str:
-        seconds: Callable[[Run], float] = lambda run: run.step_seconds  # noqa: E731
-        own, base = self._results.by_seed(arm.name, seconds), self._results.by_seed(BASELINE, seconds)
+        own, base = (self._results.by_seed(name, attrgetter("step_seconds")) for name in (arm.name, BASELINE))
         ratios = sorted(own[seed] / base[seed] for seed in own.keys() & base.keys())
         return f"{middle.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
