@@ -66,6 +66,11 @@ class Run:
         """A metric at every step."""
         return [float(value) for value in self.data["steps"][name]]
 
+    def mean(self, name: str) -> float | None:
+        """Of a metric, over the steps that measured it; None if no step did."""
+        measured = [float(value) for value in self.data["steps"][name] if value is not None]
+        return middle.fmean(measured) if measured else None
+
     def curve(self, start: float) -> list[tuple[int, float]]:
         """(step, accuracy with the image) of the evaluated checkpoints, from the model that all runs start with."""
         points = [(int(step), float(value)) for step, value in self.data["accuracy_at"].items()]

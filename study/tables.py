@@ -13,6 +13,12 @@ from study.statistics import Difference, Interval, difference, holm, interval
 from verl_ext.data.markdown import markdown_table
 
 LEVEL = 0.05
+SIGNALS = (
+    "perception/visual_dependency/mean",
+    "perception/token_weight/effective_fraction",
+    "perception/token_weight/max",
+    "actor/grad_norm",
+)
 QUANTITIES: dict[str, Number] = {
     "accuracy": lambda run: run.accuracy(),
     "blind accuracy": lambda run: run.accuracy("blind"),
@@ -91,6 +97,12 @@ class Tables:
         ]
         return markdown_table(("arm", *names), rows)
 
+    def signals(self) -> str:
+        """What each method measured while it trained, and how it spread the credit; means over steps and seeds."""
+        header = ("arm", "dependency measured", "(Σw)² / (n Σw²)", "largest weight", "gradient norm")
+        rows = [(arm.label, *(self._measured(arm, name) for name in SIGNALS)) for arm in self._results.arms]
+        return markdown_table(header, rows)
+
     def speed(self) -> str:
         """Steps to GRPO's final accuracy, tokens a second, and the cost of a step."""
         header = ("arm", "runs that reach it", "step, median of those", "tokens/s", "step time over GRPO's")
@@ -147,6 +159,10 @@ class Tables:
             differs = "-" if arm.name == BASELINE else signed(self.minus(arm.name, BASELINE, name).interval)
             cells.append(differs)
         return tuple(cells)
+
+    def _measured(self, arm: Arm, name: str) -> str:
+        means = [mean for run in self._results.runs[arm.name] if (mean := run.mean(name)) is not None]
+        return f"{middle.fmean(means):.2f}" if means else "-"
 
     def _speed(self, arm: Arm) -> tuple[str, ...]:
         runs = self._results.runs[arm.name]

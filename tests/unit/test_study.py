@@ -149,6 +149,18 @@ def test_the_page_names_what_separates_and_what_does_not(results):
     assert Tables(results).separating("accuracy", -1) == "none"
 
 
+def test_what_a_method_did_not_measure_is_left_open(results):
+    name = "perception/visual_dependency/mean"
+    steps = results.runs["grpo"][0].data["steps"]
+    steps[name] = [None, *[2.0] * (STEPS - 1)]
+    assert results.runs["grpo"][0].mean(name) == 2.0
+    for run in results.runs["grpo"]:
+        run.data["steps"][name] = [None] * STEPS
+    table = Tables(results).signals()
+    assert "| GRPO | - | 1.00 |" in table
+    assert "| PGPO | 1.00 | 1.00 |" in table
+
+
 def test_the_plots_are_drawn(results, tmp_path):
     draw_all(results, tmp_path / "plots")
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"differences.png", "looking.png", "curves.png"}
