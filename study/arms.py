@@ -14,7 +14,7 @@ class Arm:
         name: of its files.
         label: in tables and plots.
         overrides: arguments to main_ppo beyond what all arms share.
-        against: the arms that it is compared with, seed by seed; the first is its own baseline.
+        against: the arms that it is compared with, seed by seed.
         about: what the arm is, in a table.
     """
 
@@ -24,10 +24,18 @@ class Arm:
     against: tuple[str, ...]
     about: str
 
+    def with_seed(self, seed: int) -> tuple[str, ...]:
+        """Its overrides, and the seed of what a method draws."""
+        perceives = any(override.startswith("+perception=") for override in self.overrides)
+        return (*self.overrides, f"perception.seed={seed}") if perceives else self.overrides
+
 
 def _method(group: str, *overrides: str, recipe: str = "grpo") -> tuple[str, ...]:
     return (f"+perception={group}", f"recipe={recipe}", *overrides)
 
+
+# PAPO's without a reference KL; its control's, since shuffled text moved log-probabilities 1.6 times as far in a pilot.
+PAPO_COEF, TEXT_COEF = 0.01, 0.006
 
 ARMS = (
     Arm(
@@ -44,25 +52,48 @@ ARMS = (
         ("grpo",),
         "verl's own: clip 0.2 / 0.28, groups of equal accuracy replaced by new ones",
     ),
-    Arm("papo_g", "PAPO-G", _method("papo_g"), ("grpo",), "GRPO with PAPO's perception KL, masked patches"),
-    Arm("papo_d", "PAPO-D", _method("papo_d", recipe="dapo"), ("dapo", "grpo"), "DAPO with PAPO's perception KL"),
+    Arm(
+        "papo_g",
+        "PAPO-G",
+        _method("papo_g_no_kl"),
+        ("grpo",),
+        "GRPO with PAPO's perception KL between masked and whole image, and its entropy term (0.03)",
+    ),
+    Arm(
+        "papo_d",
+        "PAPO-D",
+        _method("papo_d", recipe="dapo"),
+        ("dapo", "grpo"),
+        "DAPO with PAPO's perception KL and its entropy term (0.03)",
+    ),
     Arm("pgpo", "PGPO", _method("pgpo"), ("grpo",), "GRPO, advantages weighted by the k3 dependency of each token"),
     Arm("pepo", "PEPO", _method("pepo_g"), ("grpo",), "GRPO, advantages weighted by similarity and entropy"),
     Arm("vgpo", "VGPO", _method("vgpo"), ("grpo",), "GRPO, advantages weighted by similarity, token and response"),
-    Arm("vppo", "VPPO", _method("vppo"), ("grpo",), "GRPO, advantages of the most dependent tokens only"),
+    Arm(
+        "vppo",
+        "VPPO",
+        _method("vppo"),
+        ("grpo",),
+        "GRPO, advantages of the most dependent tokens only, and its entropy term (0.06)",
+    ),
     Arm(
         "pgpo_papo",
         "PGPO + PAPO",
-        _method("pgpo", "perception.methods=[pgpo,papo]"),
+        _method(
+            "pgpo",
+            "perception.methods=[pgpo,papo]",
+            f"+perception.papo.coef={PAPO_COEF}",
+            "+perception.papo.entropy_coef=0.03",
+        ),
         ("grpo", "pgpo", "papo_g"),
-        "PGPO's weights and PAPO's term from one view without the image",
+        "PGPO's weights and PAPO's terms, both from one view without the image: a weight and a loss do not interfere",
     ),
     Arm(
         "vgpo_pepo",
         "VGPO + PEPO",
         _method("vgpo", "perception.methods=[vgpo,pepo]"),
         ("grpo", "vgpo", "pepo"),
-        "both weights multiplied; no extra pass",
+        "both weights multiplied: the last layer's similarity and that of all layers; no extra pass",
     ),
     Arm(
         "pgpo_shuffled",
@@ -74,9 +105,9 @@ ARMS = (
     Arm(
         "papo_text",
         "PAPO, text perturbed",
-        _method("papo_g", "perception.ablation.kind=shuffle_text"),
+        _method("papo_g_no_kl", "perception.ablation.kind=shuffle_text", f"perception.papo.coef={TEXT_COEF}"),
         ("papo_g", "grpo"),
-        "control: PAPO's term with the words of the question shuffled and the image left alone",
+        "control: PAPO's term with shuffled text in place of masks, its coefficient lowered until it is as large",
     ),
 )
 BY_NAME = {arm.name: arm for arm in ARMS}

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import statistics as middle
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib import rc_context
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from study.results import BASELINE, Results
 from study.statistics import interval
-from study.tables import QUANTITIES, Tables
+from study.tables import Tables
 from verl_ext.report.colours import CATEGORICAL
 from verl_ext.report.figures import STYLE
 
@@ -32,16 +32,15 @@ def draw_all(results: Results, folder: Path) -> None:
 
 
 def differences(results: Results) -> Figure:
-    """Accuracy, gap and visual dependency of every arm minus GRPO, with intervals."""
+    """Accuracy, that of colours, and visual dependency of every arm minus GRPO, with intervals."""
     tables = Tables(results)
-    names = ("accuracy", "gap", "visual dependency")
+    names = ("accuracy", "colour accuracy", "visual dependency")
+    arms = [arm for arm in results.arms if arm.name != BASELINE][::-1]
     figure = Figure(figsize=(7.5, 3.2))
     for number, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
-        found = tables.differences(QUANTITIES[name])
-        arms = [arm for arm in results.arms if arm.name in found][::-1]
         for height, arm in enumerate(arms):
-            entry = found[arm.name].interval
+            entry = tables.minus(arm.name, BASELINE, name).found.interval
             axes.plot([entry.low, entry.high], [height, height], color=OWN, linewidth=1.4)
             axes.plot(entry.mean, height, "o", color=OWN, markersize=4)
         axes.axvline(0, color="black", linewidth=0.8)
@@ -59,9 +58,7 @@ def looking(results: Results) -> Figure:
         blind, seen = [run.accuracy("blind") for run in runs], [run.accuracy() for run in runs]
         colour, marker = CATEGORICAL[number % len(CATEGORICAL)], "os^D"[number // len(CATEGORICAL) % 4]
         axes.plot(blind, seen, marker, color=colour, markersize=3, alpha=0.35)
-        axes.plot(
-            middle.fmean(blind), middle.fmean(seen), marker, color=colour, markersize=7, label=arm.label, zorder=3
-        )
+        axes.plot(fmean(blind), fmean(seen), marker, color=colour, markersize=7, label=arm.label, zorder=3)
     axes.plot(results.start.accuracy("blind"), results.start.accuracy(), "kx", label="before training")
     axes.set_xlabel("accuracy without the image")
     axes.set_ylabel("accuracy with the image")
@@ -75,12 +72,12 @@ def curves(results: Results) -> Figure:
     columns = 4
     rows = -(-len(others) // columns)
     figure = Figure(figsize=(7.5, 1.7 * rows))
+    axes = None
     for number, arm in enumerate(others):
-        axes = figure.add_subplot(rows, columns, number + 1)
+        axes = figure.add_subplot(rows, columns, number + 1, sharey=axes)
         for name, colour in ((BASELINE, OTHER), (arm.name, OWN)):
             _band(axes, [_smooth(run.column("critic/score/mean")) for run in results.runs[name]], colour)
         axes.set_title(arm.label, fontsize=8, loc="left", color=OWN)
-        axes.set_ylim(0.55, 1.0)
     return figure
 
 
@@ -95,4 +92,4 @@ def _band(axes: Any, lines: Sequence[Sequence[float]], colour: str) -> None:
 
 def _smooth(values: Sequence[float]) -> list[float]:
     """The mean of each value and those just before it."""
-    return [middle.fmean(values[max(0, end - _WINDOW) : end]) for end in range(1, len(values) + 1)]
+    return [fmean(values[max(0, end - _WINDOW) : end]) for end in range(1, len(values) + 1)]

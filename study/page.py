@@ -3,23 +3,25 @@
 
 from __future__ import annotations
 
-import statistics as middle
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.results import Results
-from study.run import CHECKPOINT_EVERY, PROMPTS, RESPONSES, STEPS
-from study.statistics import Difference
-from study.tables import Tables, signed
-from study.task import TEST_PER_KIND, TRAIN_PER_KIND
+from study.arms import PAPO_COEF, TEXT_COEF
+from study.results import BASELINE, Results, Run
+from study.statistics import interval
+from study.tables import OUTCOMES, Compared, Tables, shown, signed
 
 HERE = Path(__file__).parent
-CONTROLS = (
-    ("pgpo", "pgpo_shuffled", "PGPO minus its own weights on shuffled tokens"),
-    ("papo_g", "papo_text", "PAPO-G minus the same term on a perturbed question"),
+# What the text speaks about, where both arms are there.
+PAIRS = (
+    ("pgpo_shuffled", "pgpo", "PGPO's weights on other tokens, minus PGPO"),
+    ("papo_text", "papo_g", "PAPO's term on shuffled text, minus PAPO-G"),
+    ("papo_d", "dapo", "PAPO-D, minus DAPO"),
 )
+SIZE = "perception/visual_dependency/mean"
 
 
 def page(results: Results, date: str) -> str:
@@ -33,42 +35,50 @@ def page(results: Results, date: str) -> str:
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     present = {arm.name for arm in results.arms}
-    tables = Tables(results)
-    wording = results.start.data["wording_alone"]
     return environment.get_template("page.md.j2").render(
         date=date,
         arms=results.arms,
         seeds=results.seeds,
-        tables=tables,
-        steps=STEPS,
-        prompts=PROMPTS,
-        responses=RESPONSES,
-        checkpoints=", ".join(str(step) for step in range(CHECKPOINT_EVERY, STEPS, CHECKPOINT_EVERY)) + f" and {STEPS}",
-        train=2 * TRAIN_PER_KIND,
-        test=2 * TEST_PER_KIND,
-        wording=_shares({**wording, "all": middle.fmean(wording.values())}),
-        start={view: _shares(results.start.data["evaluation"]["accuracy"][view]) for view in ("image", "blind")},
-        target=f"{tables.target:.3f}",
-        width=f"{tables.width():.3f}",
-        tokens=f"{middle.fmean(run.tokens for found in results.runs.values() for run in found):.0f}",
-        controls=[entry for entry in CONTROLS if {entry[0], entry[1]} <= present],
-        signed=signed,
-        verdict=_verdict,
-        versions=_versions(results),
+        tables=Tables(results),
+        outcomes=list(OUTCOMES),
+        settings=results.settings,
+        checkpoints=", ".join(str(step) for step, _ in results.runs[BASELINE][0].curve(0.0)[1:]),
+        wording=_wording(results.start),
+        start={view: _shares(results.start, "accuracy", view) for view in ("image", "blind")},
+        greedy={view: _shares(results.start, "greedy", view) for view in ("image", "blind")},
+        grpo={
+            name: shown(interval([number(run) for run in results.runs[BASELINE]])) for name, number in OUTCOMES.items()
+        },
+        tokens=f"{fmean(run.tokens for found in results.runs.values() for run in found):.0f}",
+        pairs=[entry for entry in PAIRS if {entry[0], entry[1]} <= present],
+        strength=_strength(results),
+        told=_told,
+        versions=", ".join(f"{name} {number}" for name, number in results.runs[BASELINE][0].data["versions"].items()),
     )
 
 
-def _shares(values: Mapping[str, float]) -> dict[str, str]:
-    return {name: f"{value:.3f}" for name, value in values.items()}
+def _wording(start: Run) -> dict[str, str]:
+    share = start.data["wording_alone"]
+    return {**{name: f"{value:.3f}" for name, value in share.items()}, "all": f"{fmean(share.values()):.3f}"}
 
 
-def _verdict(accuracy: Difference, dependency: Difference) -> str:
-    """What the two differences allow to say."""
-    names = {(True, True): "both", (True, False): "accuracy alone", (False, True): "visual dependency alone"}
-    found = names.get((accuracy.separates, dependency.separates))
-    return f"{found} separating" if found else "neither separating: where the credit goes made no visible difference"
+def _shares(start: Run, how: str, view: str) -> Mapping[str, str]:
+    return {kind: f"{value:.3f}" for kind, value in start.data["evaluation"][how][view].items()}
 
 
-def _versions(results: Results) -> str:
-    first = next(iter(results.runs.values()))[0]
-    return ", ".join(f"{name} {number}" for name, number in first.data["versions"].items())
+def _told(compared: Compared) -> str:
+    found = compared.found
+    if found.separates:
+        return f"{signed(found.interval)}{compared.mark}"
+    return f"not resolved ({signed(found.interval)})"
+
+
+def _strength(results: Results) -> str | None:
+    """The size of the control's term over that of PAPO-G's, coefficients included; None without both arms."""
+    sizes = {}
+    for name, coef in (("papo_text", TEXT_COEF), ("papo_g", PAPO_COEF)):
+        measured = [mean for run in results.runs.get(name, ()) if (mean := run.mean(SIZE)) is not None]
+        if not measured:
+            return None
+        sizes[name] = coef * fmean(measured)
+    return f"{sizes['papo_text'] / sizes['papo_g']:.2f}"

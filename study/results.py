@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import statistics as middle
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
-from study.arms import ARMS, Arm
+from study.arms import ARMS, BY_NAME, Arm
 from verl_ext.errors import DataError
 
 BASELINE = "grpo"
@@ -37,10 +38,14 @@ class Run:
         """Accuracy with the image minus accuracy without."""
         return self.accuracy() - self.accuracy("blind")
 
+    def greedy(self, view: str = "image", kind: str = "all") -> float:
+        """Share of right answers among greedy responses."""
+        return float(self.data["evaluation"]["greedy"][view][kind])
+
     @property
-    def greedy(self) -> float:
-        """Accuracy of greedy responses with the image."""
-        return float(self.data["evaluation"]["greedy"]["image"]["all"])
+    def right_form(self) -> float:
+        """Share of the responses that have the form which the prompt asks for."""
+        return float(self.data["evaluation"]["format"])
 
     @property
     def visual_dependency(self) -> float:
@@ -55,7 +60,7 @@ class Run:
     @property
     def step_seconds(self) -> float:
         """Median of the steps after the first."""
-        return middle.median(self.column("timing_s/step")[1:])
+        return median(self.column("timing_s/step")[1:])
 
     @property
     def tokens_a_second(self) -> float:
@@ -69,20 +74,19 @@ class Run:
     def mean(self, name: str) -> float | None:
         """Of a metric, over the steps that measured it; None if no step did."""
         measured = [float(value) for value in self.data["steps"][name] if value is not None]
-        return middle.fmean(measured) if measured else None
+        return fmean(measured) if measured else None
 
     def curve(self, start: float) -> list[tuple[int, float]]:
         """(step, accuracy with the image) of the evaluated checkpoints, from the model that all runs start with."""
         points = [(int(step), float(value)) for step, value in self.data["accuracy_at"].items()]
         return [(0, start), *points, (len(self.data["steps"]["timing_s/step"]), self.accuracy())]
 
-    def steps_to(self, target: float, start: float) -> float | None:
-        """First step at which the line through the checkpoints reaches `target`; None if it never does."""
-        curve = self.curve(start)
-        for (step, low), (later, high) in itertools.pairwise(curve):
+    def steps_to(self, target: float, start: float) -> float:
+        """First step at which the line through the checkpoints reaches `target`; infinite if it never does."""
+        for (step, low), (later, high) in itertools.pairwise(self.curve(start)):
             if high >= target > low:
                 return step + (target - low) / (high - low) * (later - step)
-        return None
+        return math.inf
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,17 @@ class Results:
         counts = sorted(len(self.runs[arm.name]) for arm in self.arms)
         return str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What all runs share, as study/plan.py says."""
+        settings: Mapping[str, Any] = self.runs[BASELINE][0].data["settings"]
+        return settings
+
+    @property
+    def steps(self) -> int:
+        """Of training."""
+        return int(self.settings["plan"]["steps"])
+
     def by_seed(self, arm: str, number: Number) -> dict[int, float]:
         """A quantity of an arm's runs."""
         return {run.seed: number(run) for run in self.runs[arm]}
@@ -112,23 +127,31 @@ def read_results(folder: Path) -> Results:
     """Every result in `folder`.
 
     Raises:
-        DataError: GRPO has too few, or runs were made with different packages or numbers of steps.
+        DataError: one is missing, GRPO has too few, or runs were made with different packages, settings or arguments.
     """
-    files = sorted(folder.glob("*-*.json"))
     runs: dict[str, list[Run]] = defaultdict(list)
-    for path in files:
-        data = json.loads(path.read_text())
-        runs[data["arm"]].append(Run(data["arm"], data["seed"], data))
-    if len(runs[BASELINE]) < FEWEST:
+    for path in sorted(folder.glob("*-*.json")):
+        run = _read(path)
+        runs[run.arm].append(run)
+    start = folder / "start.json"
+    if len(runs[BASELINE]) < FEWEST or not start.exists():
         raise DataError(f"{folder}: {len(runs[BASELINE])} results of GRPO; `bash scripts/compare.sh` makes them")
     _check_alike([run for found in runs.values() for run in found])
-    start = Run("start", 0, json.loads((folder / "start.json").read_text()))
-    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start)
+    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, _read(start))
+
+
+def _read(path: Path) -> Run:
+    data = json.loads(path.read_text())
+    return Run(data.get("arm", path.stem), data.get("seed", 0), data)
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
+    first = runs[0]
     for run in runs:
-        if (mine := run.data["versions"]) != (first := runs[0].data["versions"]):
-            raise DataError(f"{run.arm}-{run.seed}: made with {mine}, other runs with {first}; delete its file")
-        if len(run.column("timing_s/step")) != len(runs[0].column("timing_s/step")):
-            raise DataError(f"{run.arm}-{run.seed}: has another number of steps than {runs[0].arm}; delete its file")
+        name = f"{run.arm}-{run.seed}"
+        for what in ("versions", "settings"):
+            if (mine := run.data[what]) != first.data[what]:
+                raise DataError(f"{name}: made with {what} {mine}, others with {first.data[what]}; delete its file")
+        arguments = list(BY_NAME[run.arm].with_seed(run.seed))
+        if run.data["overrides"] != arguments:
+            raise DataError(f"{name}: made with {run.data['overrides']}, its arm now has {arguments}; delete its file")

@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,14 +22,12 @@ from tqdm import tqdm
 
 from study.arms import Arm
 from study.evaluate import Evaluator
+from study.plan import MODEL, ROOT, Plan
+from study.processes import Processes
 from study.task import WORDING, write_task
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.report.metrics_file import Step, read_steps
 
-ROOT = Path(__file__).resolve().parents[1]
-MODEL = ROOT / "assets" / "tiny-qwen2.5-vl"
-STEPS, CHECKPOINT_EVERY = 24, 8
-PROMPTS, RESPONSES = 16, 8
 KEPT = (
     "critic/score/mean",
     "response_length/mean",
@@ -61,12 +60,6 @@ class Job:
         """Of its files."""
         return f"{self.arm.name}-{self.seed}"
 
-    @property
-    def overrides(self) -> list[str]:
-        """Arguments to main_ppo that other jobs do not have."""
-        perceives = any(override.startswith("+perception=") for override in self.arm.overrides)
-        return [*self.arm.overrides, *([f"perception.seed={self.seed}"] if perceives else [])]
-
 
 class RunFailed(Exception):
     """main_ppo ended with an error; says where its log is."""
@@ -89,8 +82,10 @@ class Folders:
         return self.results / f"{name}.json"
 
 
-def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
+def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int, plan: Plan | None = None) -> None:
     """Run what is missing, `at_a_time` runs beside each other, with a progress bar.
+
+    Where this process is interrupted or asked to end, the runs end too, and no other is started.
 
     Raises:
         RunFailed: some failed; the others were run, and stay.
@@ -99,80 +94,104 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int) -> None:
     missing = [job for job in jobs if not folders.result(job.name).exists()]
     if not missing:
         return
-    if not (folders.task / WORDING).exists():
-        write_task(folders.task)
-    evaluation = SharedEvaluator(folders)
-    evaluation.of_start()
-    failed: list[str] = []
+    runs = Runs(folders, plan or Plan())
+    failed: list[RunFailed] = []
     with (
+        runs.ended_on_the_way_out(),
         ThreadPoolExecutor(at_a_time) as pool,
         tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run", dynamic_ncols=True) as bar,
     ):
-        for done in as_completed([pool.submit(_run, job, folders, evaluation) for job in missing]):
-            try:
+        pending = [pool.submit(runs.run, job) for job in missing]
+        try:
+            for done in as_completed(pending):
+                if isinstance(failure := done.exception(), RunFailed):
+                    failed.append(failure)
+                    bar.write(str(failure), file=sys.stderr)
+                    continue
                 bar.set_postfix_str(done.result())
-            except RunFailed as failure:
-                failed.append(str(failure))
-                bar.write(str(failure), file=sys.stderr)
-            bar.update()
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            runs.stop()
+            raise
     if failed:
         raise RunFailed(f"{len(failed)} of {len(missing)} runs failed; the same command runs them again")
 
 
-class SharedEvaluator:
-    """One evaluator for all runs, used by one at a time."""
+class Runs:
+    """Trains and evaluates; trainings beside each other, evaluations one at a time."""
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, plan: Plan) -> None:
         # The runs beside it need the cores.
         torch.set_num_threads(1)
         self._folders = folders
-        self._evaluator = Evaluator(folders.task, MODEL)
+        self._plan = plan
+        self._processes = Processes()
         self._lock = threading.Lock()
+        if not (folders.task / WORDING).exists():
+            write_task(folders.task)
+        self._evaluator = Evaluator(folders.task, MODEL)
+        self._evaluate_start()
 
-    def of_start(self) -> None:
-        """Of the model that all runs start from."""
+    def run(self, job: Job) -> str:
+        """Train, evaluate, and write the result; the job's name.
+
+        Raises:
+            RunFailed: main_ppo ended with an error.
+            Stopped: `stop` was called before (study/processes.py).
+        """
+        work = self._folders.work / job.name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        own = job.arm.with_seed(job.seed)
+        train([*self._plan.overrides(self._folders.task, work, job.seed), *own], work, self._processes)
+        steps = read_steps([work / "metrics.jsonl"])
+        _write(
+            self._folders.result(job.name),
+            {
+                "arm": job.arm.name,
+                "seed": job.seed,
+                "overrides": list(own),
+                "settings": self._plan.settings(),
+                "versions": {name: version(name) for name in PACKAGES},
+                **self._evaluate(work),
+                "steps": {name: _column(steps, name) for name in KEPT},
+            },
+        )
+        for folder in work.glob("global_step_*"):
+            shutil.rmtree(folder)
+        return job.name
+
+    def stop(self) -> None:
+        """End the trainings."""
+        self._processes.stop()
+
+    @contextmanager
+    def ended_on_the_way_out(self) -> Iterator[None]:
+        """Within it, a request to end this process raises like an interruption."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _evaluate_start(self) -> None:
+        """The model that all runs start from."""
         path = self._folders.result("start")
         if not path.exists():
             wording = json.loads((self._folders.task / WORDING).read_text())
             _write(path, {"evaluation": self._evaluator.evaluate(MODEL), "wording_alone": wording})
 
-    def of_run(self, checkpoints: Path) -> dict[str, Any]:
+    def _evaluate(self, checkpoints: Path) -> dict[str, Any]:
         """The last checkpoint in full, those before it by their accuracy with the image."""
+        *earlier, last = [
+            (step, checkpoints / f"global_step_{step}" / "actor" / "huggingface") for step in self._plan.checkpoints
+        ]
         with self._lock:
-            folders = [(step, checkpoints / f"global_step_{step}" / "actor" / "huggingface") for step in _saved()]
             return {
-                "evaluation": self._evaluator.evaluate(folders[-1][1]),
-                "accuracy_at": {
-                    str(step): self._evaluator.accuracy_with_image(folder) for step, folder in folders[:-1]
-                },
+                "evaluation": self._evaluator.evaluate(last[1]),
+                "accuracy_at": {str(step): self._evaluator.accuracy_with_image(folder) for step, folder in earlier},
             }
-
-
-def _saved() -> range:
-    return range(CHECKPOINT_EVERY, STEPS + 1, CHECKPOINT_EVERY)
-
-
-def _run(job: Job, folders: Folders, evaluation: SharedEvaluator) -> str:
-    work = folders.work / job.name
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    overrides = [*shared_overrides(folders.task, work, job.seed), *job.overrides]
-    train(overrides, work)
-    steps = read_steps([work / "metrics.jsonl"])
-    _write(
-        folders.result(job.name),
-        {
-            "arm": job.arm.name,
-            "seed": job.seed,
-            "overrides": job.overrides,
-            "versions": {name: version(name) for name in PACKAGES},
-            **evaluation.of_run(work),
-            "steps": {name: _column(steps, name) for name in KEPT},
-        },
-    )
-    for folder in work.glob("global_step_*"):
-        shutil.rmtree(folder)
-    return job.name
 
 
 def _column(steps: Sequence[Step], name: str) -> list[float | None]:
@@ -180,42 +199,7 @@ def _column(steps: Sequence[Step], name: str) -> list[float | None]:
     return [data.get(name) for _, data in steps]
 
 
-def shared_overrides(task: Path, work: Path, seed: int) -> list[str]:
-    """Arguments to main_ppo that all arms share. The seed orders the prompts and draws the ablation's masks."""
-    return [
-        "+platform=cpu",
-        f"data.train_files={task / 'train.parquet'}",
-        f"data.val_files={task / 'test.parquet'}",
-        f"data.train_batch_size={PROMPTS}",
-        "data.max_prompt_length=96",
-        "data.max_response_length=48",
-        f"data.seed={seed}",
-        f"actor_rollout_ref.model.path={MODEL}",
-        f"actor_rollout_ref.rollout.n={RESPONSES}",
-        "actor_rollout_ref.rollout.max_model_len=144",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=64",
-        f"actor_rollout_ref.rollout.seed={seed}",
-        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=64",
-        "actor_rollout_ref.actor.optim.lr=5e-4",
-        "actor_rollout_ref.actor.optim.lr_warmup_steps=5",
-        "actor_rollout_ref.actor.checkpoint.save_contents=[hf_model]",
-        "reward.custom_reward_function.path=pkg://verl_ext.rewards.boxed_answer",
-        "trainer.logger=[console,file]",
-        f"trainer.total_training_steps={STEPS}",
-        "trainer.total_epochs=100",
-        f"trainer.save_freq={CHECKPOINT_EVERY}",
-        "trainer.test_freq=-1",
-        "trainer.val_before_train=False",
-        "trainer.resume_mode=disable",
-        "trainer.project_name=verl-ext",
-        "trainer.experiment_name=comparison",
-        f"trainer.default_local_dir={work}",
-        f"hydra.run.dir={work / 'hydra'}",
-    ]
-
-
-def train(overrides: Sequence[str], work: Path) -> None:
+def train(overrides: Sequence[str], work: Path, processes: Processes) -> None:
     """Run main_ppo with its output in `work`.
 
     Raises:
@@ -231,9 +215,7 @@ def train(overrides: Sequence[str], work: Path) -> None:
     }
     log = work / "train.log"
     command = [sys.executable, "-m", "verl.trainer.main_ppo", *overrides]
-    with log.open("w") as output:
-        status = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT).returncode
-    if status:
+    if status := processes.run(command, environment, log, ROOT):
         raise RunFailed(f"{work.name}: main_ppo ended with status {status}; its log is {log}")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from scipy import stats
 
 CONFIDENCE = 0.95
 BySeed = Mapping[int, float]
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ def difference(arm: BySeed, other: BySeed) -> Difference:
     return Difference(interval(deltas), float(stats.ttest_1samp(deltas, 0.0).pvalue))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p-values: the chance of any false finding among all of them stays below the level."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Name, float] = {}
     largest = 0.0
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p))

@@ -35,11 +35,12 @@ RUNS = {
         [f"{DEPENDENCY}/mean", "actor/perception/vppo/entropy", f"{SIMILARITY}_last_prototype/mean"],
         True,
     ),
-    "tor": ([], ["perception/entropy_top_p_0.95/mean", f"{DEPENDENCY}/mean"], True),
     "vepo": ([], ["perception/visual_jsd/mean", "perception/ablated_entropy/mean"], False),
     "dvrp": (
-        ["perception.methods=[dvrp,pgpo]", "perception.response_only_logits=True"],
+        ["perception.methods=[dvrp,pgpo,tor]", "perception.response_only_logits=True"],
         [
+            "perception/entropy_top_p_0.95/mean",
+            f"{DEPENDENCY}/mean",
             "actor/perception/dvrp/necessity_kl",
             "actor/perception/dvrp/robustness_kl",
             f"{DEPENDENCY}_noised/mean",
@@ -48,9 +49,9 @@ RUNS = {
     ),
 }
 # The method of each whose weights multiply advantages.
-WEIGHTING = {"papo_d": ["pepo"], "vppo": ["vppo", "vgpo"], "tor": ["tor"], "vepo": ["vepo"], "dvrp": ["pgpo"]}
+WEIGHTING = {"papo_d": ["pepo"], "vppo": ["vppo", "vgpo"], "vepo": ["vepo"], "dvrp": ["pgpo", "tor"]}
 ON_OLDEST = ("vppo",)
-WITH_IMAGE_TOKENS = ("vppo", "tor")
+WITH_IMAGE_TOKENS = ("vppo", "dvrp")
 RESPONSES = 16
 OLDEST = "0.9.0"
 

@@ -2,19 +2,27 @@
 """The controlled comparison: its statistics, its reading of results, its arms, and the page that stands in the docs."""
 
 import json
+import math
 import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny import MODEL
+from support.tiny import MODEL, ROOT
 
-from study.arms import ARMS, BY_NAME
+from study.arms import ARMS, BY_NAME, PAPO_COEF
 from study.evaluate import Evaluator
 from study.figures import draw_all
 from study.page import page
+from study.plan import Plan
+from study.processes import Processes, Stopped
 from study.results import Run, read_results
-from study.run import KEPT, STEPS, Folders, Job, RunFailed, run_all, shared_overrides, train
+from study.run import KEPT, Folders, Job, RunFailed, run_all, train
 from study.statistics import difference, holm, interval
 from study.tables import Tables
 from study.task import wording_alone, write_task
@@ -22,6 +30,7 @@ from verl_ext.errors import DataError
 from verl_ext.integration.compose import compose
 from verl_ext.integration.validation import validate
 
+STEPS = Plan().steps
 NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
 
 
@@ -30,7 +39,8 @@ def result(arm, seed, accuracy=0.7, blind=0.4, versions="1", steps=STEPS):
     return {
         "arm": arm,
         "seed": seed,
-        "overrides": [],
+        "overrides": list(BY_NAME[arm].with_seed(seed)) if arm in BY_NAME else [],
+        "settings": Plan(steps).settings(),
         "versions": {"verl": versions},
         "evaluation": {
             "accuracy": {"image": by_kind, "blind": {name: blind for name in by_kind}},
@@ -113,7 +123,7 @@ def test_steps_to_a_target_lie_on_the_line_through_the_checkpoints():
     run = Run("grpo", 1, result("grpo", 1, accuracy=0.8))
     assert run.steps_to(0.55, start=0.4) == pytest.approx(12.0)
     assert run.steps_to(0.7, start=0.4) == pytest.approx(20.0)
-    assert run.steps_to(0.9, start=0.4) is None
+    assert run.steps_to(0.9, start=0.4) == math.inf
 
 
 def test_results_of_other_versions_are_refused(tmp_path):
@@ -124,8 +134,19 @@ def test_results_of_other_versions_are_refused(tmp_path):
 
 def test_results_of_another_length_are_refused(tmp_path):
     written(tmp_path, result("grpo", 1), result("grpo", 2), result("pgpo", 1, steps=3))
-    with pytest.raises(DataError, match="pgpo-1: has another number of steps"):
+    with pytest.raises(DataError, match=r"pgpo-1: made with settings .*'steps': 3"):
         read_results(tmp_path)
+
+
+def test_results_of_another_arm_of_the_same_name_are_refused(tmp_path):
+    changed = {**result("pgpo", 1), "overrides": ["+perception=pgpo"]}
+    written(tmp_path, result("grpo", 1), result("grpo", 2), changed)
+    with pytest.raises(DataError, match=r"pgpo-1: made with .*, its arm now has"):
+        read_results(tmp_path)
+
+
+def test_settings_name_no_place_on_this_machine():
+    assert str(MODEL.parents[1]) not in json.dumps(Plan().settings())
 
 
 def test_too_few_results_say_what_makes_them(tmp_path):
@@ -142,11 +163,22 @@ def test_an_arm_with_one_run_is_left_out_until_it_has_two(tmp_path):
 
 def test_the_page_names_what_separates_and_what_does_not(results):
     text = page(results, "01/02/2026")
-    assert "upwards: PGPO; downwards" in re.sub(r"\s+", " ", text)
+    assert "accuracy (GRPO: 0.720 ± 0.025): above it PGPO **; below it none." in re.sub(r"\s+", " ", text)
     # Differences of 0.101, 0.102 and 0.103: standard error 0.001 / sqrt(3), t(2) at 97.5 % is 4.303.
-    assert "| PGPO | 0.822 ± 0.027 | +0.102 [+0.100, +0.104] | <0.001 | <0.001 |" in text
-    assert Tables(results).separating("accuracy", 1) == "PGPO"
-    assert Tables(results).separating("accuracy", -1) == "none"
+    assert "| PGPO | 0.822 ± 0.027 | +0.102 [+0.100, +0.104] ** |" in text
+    assert "PAPO-D, minus DAPO: not resolved (" in text
+    assert "was 0.60 times as large as PAPO-G's" in text
+
+
+def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):
+    """Two standard errors of three differences: the interval leaves 0 out, 18 comparisons do not."""
+    runs = [result("grpo", seed) for seed in (1, 2, 3)]
+    runs += [result(name, seed, 0.75 + 0.005 * seed) for name in ("dapo", "papo_d") for seed in (1, 2, 3)]
+    runs += [result("pgpo", seed, 0.7 + 0.02 * (seed + 1)) for seed in (1, 2, 3)]
+    entry = Tables(read_results(written(tmp_path, *runs))).minus("pgpo", "grpo", "accuracy")
+    assert entry.found.separates
+    assert entry.adjusted > 0.05
+    assert str(entry).endswith("] *")
 
 
 def test_what_a_method_did_not_measure_is_left_open(results):
@@ -179,8 +211,7 @@ def test_wording_alone_knows_the_most_frequent_answer_and_falls_back_on_the_kind
 
 @pytest.mark.parametrize("name", list(BY_NAME))
 def test_every_arm_is_a_valid_configuration(name, tmp_path):
-    job = Job(BY_NAME[name], seed=3)
-    config = compose([*shared_overrides(tmp_path, tmp_path, 3), *job.overrides])
+    config = compose([*Plan().overrides(tmp_path, tmp_path, 3), *BY_NAME[name].with_seed(3)])
     assert config.data.seed == 3
     assert config.algorithm.filter_groups.enable == (name in ("dapo", "papo_d"))
     assert not config.actor_rollout_ref.actor.use_kl_loss
@@ -191,7 +222,14 @@ def test_every_arm_is_a_valid_configuration(name, tmp_path):
 
 def test_every_comparison_is_with_an_arm_that_exists():
     assert all(other in BY_NAME for arm in ARMS for other in arm.against)
-    assert [arm.name for arm in ARMS if not arm.against] == ["grpo"]
+    assert [arm.name for arm in ARMS if "grpo" not in arm.against] == ["grpo"]
+
+
+def test_papos_coefficient_is_that_of_its_configuration(tmp_path):
+    shared = Plan().overrides(tmp_path, tmp_path, 1)
+    arms = {name: compose([*shared, *BY_NAME[name].with_seed(1)]) for name in ("papo_g", "papo_text", "pgpo_papo")}
+    assert arms["papo_g"].perception.papo.coef == arms["pgpo_papo"].perception.papo.coef == PAPO_COEF
+    assert len({config.perception.papo.entropy_coef for config in arms.values()}) == 1
 
 
 def test_finished_runs_are_not_run_again(tmp_path):
@@ -204,7 +242,43 @@ def test_a_failed_run_is_named_with_its_log(tmp_path):
     work = tmp_path / "grpo-1"
     work.mkdir()
     with pytest.raises(RunFailed, match=r"grpo-1: main_ppo ended with status 1; its log is .*train\.log"):
-        train(["no_such_key=1"], work)
+        train(["no_such_key=1"], work, Processes())
+
+
+def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path):
+    processes = Processes()
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(processes.run, ["sleep", "60"], {}, tmp_path / "log", tmp_path)
+        while not (tmp_path / "log").exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        processes.stop()
+        assert status.result(timeout=10) == -signal.SIGTERM
+    with pytest.raises(Stopped):
+        processes.run(["true"], {}, tmp_path / "log", tmp_path)
+
+
+def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
+    """The real command, asked to end while its first run starts."""
+    command = [
+        sys.executable,
+        "-m",
+        "study",
+        "--arms",
+        "grpo",
+        "--at-a-time",
+        "1",
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    with subprocess.Popen([*command, "--work", str(tmp_path)], cwd=ROOT, start_new_session=True) as process:
+        while not (tmp_path / "grpo-1" / "train.log").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=60) != 0
+    assert not (tmp_path / "grpo-2").exists()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["start.json"]
 
 
 def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
