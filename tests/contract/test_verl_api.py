@@ -143,7 +143,7 @@ def test_our_hooks_come_before_verls():
     from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
 
     hooks = [symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == MIXIN and symbol.overridden]
-    assert len(hooks) == 5
+    assert len(hooks) == 6
     for trainer in TRAINERS:
         trainer = getattr(trainers, trainer)
         for hook in hooks:

@@ -4,8 +4,6 @@
 import json
 import math
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from support.runs import train
@@ -173,23 +171,6 @@ def test_papo_on_two_ranks(papo):
         assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
         assert metrics["actor/perception/papo/entropy"] > 0
         assert math.isfinite(metrics["actor/kl_loss"])
-
-
-def test_text_only_rows_warn_and_train_grpo_and_a_missing_image_names_its_row(easy_vqa, text_only, tmp_path):
-    """One batch of rows without images, then one whose second row lost its picture."""
-    schema = pq.read_schema(easy_vqa / "train.parquet")
-    plain, pictured = (pq.read_table(folder / "train.parquet").to_pylist()[:4] for folder in (text_only, easy_vqa))
-    pictured[1]["images"] = [{"bytes": None}]
-    (tmp_path / "data").mkdir()
-    pq.write_table(pa.Table.from_pylist([*plain, *pictured], schema=schema), tmp_path / "data" / "train.parquet")
-    (tmp_path / "data" / "test.parquet").write_bytes((easy_vqa / "test.parquet").read_bytes())
-    # Without DAPO's filter, which would ask for more rows than the first batch.
-    run = train(tmp_path / "run", tmp_path / "data", "+perception=pgpo", "recipe=grpo", "data.shuffle=False", steps=2)
-    assert run.status != 0
-    assert "step 1: no row of the batch has an image" in run.output
-    assert run.steps[1]["perception/token_weight/effective_fraction"] == 1.0
-    assert "DataError: row 5" in run.output
-    assert "image 0 is missing" in run.output
 
 
 def test_garbage_images_in_the_rollout_stop_the_run(easy_vqa, tmp_path):

@@ -225,3 +225,18 @@ def test_a_latest_checkpoint_that_is_gone_is_an_error(tmp_path):
 def test_checkpoints_elsewhere_are_left_to_verl(tmp_path, path):
     chosen = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path='{path}'"]
     assert resumed_from(run(tmp_path, latest=1, overrides=chosen)) is None
+
+
+def test_a_nodes_own_disk_has_the_files_of_its_ranks(tmp_path):
+    folder = write(tmp_path / "global_step_1", ranks=4)
+    for path in [*folder.glob("actor/*_rank_2.pt"), *folder.glob("actor/*_rank_3.pt")]:
+        path.unlink()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("1")
+    one = configuration("+perception=pgpo", f"trainer.default_local_dir={tmp_path}")
+    two = configuration("+perception=pgpo", f"trainer.default_local_dir={tmp_path}", "trainer.nnodes=2")
+    assert resumed_from(two) == folder
+    with pytest.raises(ConfigurationError, match=r"model_world_size_4_rank_2\.pt is missing"):
+        resumed_from(one)
+    (folder / "actor" / "optim_world_size_4_rank_1.pt").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match=r"optim_world_size_4_rank_1\.pt is empty"):
+        resumed_from(two)

@@ -64,8 +64,8 @@ def test_what_the_training_process_said_is_repeated_by_the_command(actor, tmp_pa
         ray.get(actor.train.remote(config(tmp_path)))
     assert "ValueError: a cause" in str(caught.value)
     assert last_words(caught.value, config(tmp_path)) == (
-        f"training stopped in step 7: ValueError: a cause. There is no checkpoint in {tmp_path} yet: the same command "
-        "begins anew"
+        f"training stopped in step 7: ValueError: a cause. This run has no checkpoint in {tmp_path} yet: the same "
+        "command begins anew"
     )
 
 
@@ -96,3 +96,18 @@ def test_a_run_that_does_not_look_for_checkpoints_is_told_how(tmp_path):
     made = config(tmp_path, "trainer.resume_mode=disable", step=5)
     said = stopped(ValueError("x"), made, where="in step 6")
     assert said.endswith("the same command with trainer.resume_mode=auto continues with step 6")
+
+
+def test_a_checkpoint_of_an_earlier_run_is_none_of_a_run_that_did_not_want_it(tmp_path):
+    made = config(tmp_path, "trainer.resume_mode=disable", step=5)
+    os.utime(tmp_path / "latest_checkpointed_iteration.txt", (0, 0))
+    assert "This run has no checkpoint" in stopped(ValueError("x"), made, where="in step 2")
+    resumed = config(tmp_path, step=5)
+    os.utime(tmp_path / "latest_checkpointed_iteration.txt", (0, 0))
+    assert "The checkpoint of step 5 is there" in stopped(ValueError("x"), resumed, where="in step 6")
+
+
+def test_a_full_disk_is_told_where_not_even_the_folder_could_be_made(tmp_path):
+    folder = tmp_path / "project" / "experiment"
+    said = stopped(OSError(28, "No space left on device"), config(folder), where="in step 1")
+    assert f"GiB are free under {folder}" in said

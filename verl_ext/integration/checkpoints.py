@@ -37,7 +37,7 @@ def resumed_from(config: DictConfig) -> Path | None:
     key, folder = _chosen(config)
     if folder is None:
         return None
-    found = problem(folder, _contents(config), megatron=_is_megatron(config))
+    found = _problem(folder, config)
     if found is not None:
         raise _error(config, key, found)
     if not (folder / DATA).exists() and key == MODE:
@@ -46,59 +46,71 @@ def resumed_from(config: DictConfig) -> Path | None:
     return folder
 
 
+def checkpoint_of(config: DictConfig) -> Path | None:
+    """The checkpoint that verl resumes from, without a look into it; None if it begins anew.
+
+    Raises:
+        ConfigurationError: verl's note of the latest one names no step.
+    """
+    return _chosen(config)[1]
+
+
 def last_step(folder: Path) -> int | None:
     """The step of the checkpoint that verl calls the latest; None if there is none."""
     text = (folder / TRACKER).read_text(errors="replace").strip() if (folder / TRACKER).is_file() else ""
     return int(text) if text.isdecimal() else None
 
 
-def problem(folder: Path, contents: Iterable[str], *, megatron: bool) -> str | None:
+def problem(folder: Path, contents: Iterable[str], *, megatron: bool, all_ranks: bool = True) -> str | None:
     """What keeps verl from loading a checkpoint.
 
     Args:
         folder: its `global_step_<n>`.
         contents: what verl will load: "model", "optimizer", "extra".
         megatron: whether Megatron's engine wrote it.
+        all_ranks: whether the files of all ranks must be here; each node may have its own disk.
 
     Returns:
         A clause that names the file; None if nothing was found.
     """
     if not folder.is_dir():
         return f"{folder} is missing"
-    if not (folder / "actor").is_dir():
+    if all_ranks and not (folder / "actor").is_dir():
         return f"{folder / 'actor'} is missing"
     wanted = list(contents)
     check = _distributed_problems if megatron else _fsdp_problems
-    by_role = (found for role in ROLES if (folder / role).is_dir() for found in check(folder / role, wanted))
+    by_role = (found for role in ROLES if (folder / role).is_dir() for found in check(folder / role, wanted, all_ranks))
     return next(by_role, None) or next(_bad_files(path for path in [folder / DATA] if path.exists()), None)
 
 
-def _fsdp_problems(folder: Path, contents: list[str]) -> Iterator[str]:
+def _fsdp_problems(folder: Path, contents: list[str], all_ranks: bool) -> Iterator[str]:
     for content, prefix in CONTENTS.items():
         if content in contents:
-            yield from _rank_problems(folder, prefix)
+            yield from _rank_problems(folder, prefix, all_ranks)
 
 
-def _rank_problems(folder: Path, prefix: str) -> Iterator[str]:
+def _rank_problems(folder: Path, prefix: str, all_ranks: bool) -> Iterator[str]:
     """Of the files of all ranks; if runs of several sizes wrote there, it is enough that one of them is whole."""
     sizes: dict[int, set[int]] = {}
     for path in folder.glob(f"{prefix}_world_size_*_rank_*.pt"):
         if match := RANK_FILE.search(path.name):
             sizes.setdefault(int(match[1]), set()).add(int(match[2]))
     if not sizes:
-        yield f"{folder} has no {prefix}_world_size_*_rank_*.pt"
+        if all_ranks:
+            yield f"{folder} has no {prefix}_world_size_*_rank_*.pt"
         return
-    names = {size: [folder / f"{prefix}_world_size_{size}_rank_{rank}.pt" for rank in range(size)] for size in sizes}
-    found = [next(_bad_files(paths), None) for _, paths in sorted(names.items())]
+    wanted = {size: range(size) if all_ranks else sorted(ranks) for size, ranks in sorted(sizes.items())}
+    paths = ([folder / f"{prefix}_world_size_{size}_rank_{rank}.pt" for rank in wanted[size]] for size in wanted)
+    found = [next(_bad_files(some), None) for some in paths]
     if None not in found:
         yield str(found[-1])
 
 
-def _distributed_problems(folder: Path, contents: list[str]) -> Iterator[str]:
+def _distributed_problems(folder: Path, contents: list[str], all_ranks: bool) -> Iterator[str]:
     """Of torch's distributed checkpoints, one a content with Megatron's engine; what is absent may be meant."""
     for saved in sorted(folder.glob("**/dist_ckpt")):
         shards = sorted(saved.glob("*.distcp"))
-        if shards and not (saved / ".metadata").is_file():
+        if all_ranks and shards and not (saved / ".metadata").is_file():
             yield f"{saved / '.metadata'} is missing"
         yield from _bad_files([path for path in (saved / ".metadata", saved / "common.pt", *shards) if path.exists()])
 
@@ -146,8 +158,7 @@ def _newest(config: DictConfig) -> Path | None:
     """The newest checkpoint that is whole and has the state of the data."""
     folders = [path for path in Path(_get(config, LOCAL_DIR)).absolute().glob(f"{FOLDER}*") if _step(path) is not None]
     for folder in sorted(folders, key=lambda path: _step(path) or 0, reverse=True):
-        whole = problem(folder, _contents(config), megatron=_is_megatron(config)) is None
-        if whole and (folder / DATA).exists():
+        if _problem(folder, config) is None and (folder / DATA).exists():
             return folder
     return None
 
@@ -155,6 +166,11 @@ def _newest(config: DictConfig) -> Path | None:
 def _step(folder: Path) -> int | None:
     text = folder.name.removeprefix(FOLDER)
     return int(text) if text.isdecimal() else None
+
+
+def _problem(folder: Path, config: DictConfig) -> str | None:
+    one_node = int(_get(config, "trainer.nnodes")) == 1
+    return problem(folder, _contents(config), megatron=_is_megatron(config), all_ranks=one_node)
 
 
 def _contents(config: DictConfig) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_ext.integration.checkpoints import last_step
+from verl_ext.integration.checkpoints import TRACKER, last_step
 
 ACTORS = {
     "WorkerDict": "a worker of the actor",
@@ -28,6 +29,8 @@ CLASS_NAME = re.compile(r"class_name: (\S+)")
 PROCESS = re.compile(r"pid: (\d+)")
 DISK_ERRORS = ("No space left on device", "Disk quota exceeded", "file write failed", "iostream", "inline_container")
 """What the system says of a full disk, and what torch's writer makes of it."""
+BEGAN = time.time()
+"""When this process loaded the module, before a run could save anything."""
 LONGEST = 300
 """Characters of an error that is quoted."""
 
@@ -73,7 +76,8 @@ def _why(error: BaseException, folder: Path) -> str:
             return "vLLM's engine process died; its own lines above may say why (killed for its memory, for instance)"
     first, text = chain[-1], str(chain[-1])
     if any(sign in text for sign in DISK_ERRORS):
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(there).free
         return f"a file could not be written ({_first_line(text)}); {free / 2**30:.2f} GiB are free under {folder}"
     return f"{type(first).__name__}: {_first_line(text)}"
 
@@ -103,9 +107,10 @@ def _last_line(text: str) -> str:
 
 
 def _how_to_go_on(config: DictConfig, folder: Path) -> str:
-    step = last_step(folder)
-    if step is None:
-        return f"There is no checkpoint in {folder} yet: the same command begins anew"
-    auto = OmegaConf.select(config, "trainer.resume_mode") == "auto"
-    command = "the same command" if auto else "the same command with trainer.resume_mode=auto"
+    step, mode = last_step(folder), OmegaConf.select(config, "trainer.resume_mode")
+    # What lies there from an earlier run is not where a run goes on that did not want it.
+    foreign = mode == "disable" and step is not None and (folder / TRACKER).stat().st_mtime < BEGAN
+    if step is None or foreign:
+        return f"This run has no checkpoint in {folder} yet: the same command begins anew"
+    command = "the same command" if mode == "auto" else "the same command with trainer.resume_mode=auto"
     return f"The checkpoint of step {step} is there: {command} continues with step {step + 1}"

@@ -17,7 +17,7 @@ from verl_ext.errors import ConfigurationError
 from verl_ext.integration.advantage import combined, method_weights, without_equal_reward_groups
 from verl_ext.integration.batch import RolloutBatch
 from verl_ext.integration.broken import BrokenRows
-from verl_ext.integration.checkpoints import resumed_from
+from verl_ext.integration.checkpoints import checkpoint_of
 from verl_ext.integration.collapse import REMEDIES, CollapseWatch
 from verl_ext.integration.config import Perception, parse
 from verl_ext.integration.control import faded, influence, shuffled
@@ -179,7 +179,7 @@ class PerceptionTrainerMixin(Base):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        resumed = resumed_from(self.config)
+        resumed = checkpoint_of(self.config)
         if self._collapse is not None and resumed and (resumed / COLLAPSE).is_file():
             self._collapse.load(resumed / COLLAPSE)
 

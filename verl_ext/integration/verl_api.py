@@ -163,7 +163,13 @@ SYMBOLS = [
         f"{TRAINER}.fit",
         WATCHED,
         overridden=words("self agent_loop_manager"),
-        source=("self.on_step_begin()", "self._save_checkpoint()", "self.on_step_end()"),
+        source=(
+            "self.on_step_begin()",
+            "self._save_checkpoint()",
+            "self.on_step_end()",
+            "epoch=current_epoch)",
+            "current_epoch = (self.global_steps - 1) // self.steps_per_epoch",
+        ),
     ),
     Symbol(
         f"{TRAINER}._save_checkpoint",
@@ -172,6 +178,12 @@ SYMBOLS = [
         source=('f"global_step_{self.global_steps}"', '"data.pt"', '"latest_checkpointed_iteration.txt"'),
     ),
     Symbol(f"{TRAINER}.on_step_begin", WATCHED, overridden=("self",)),
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopManager._init_agent_loop_workers",
+        WATCHED,
+        source=("self.agent_loop_workers = []",),
+    ),
+    Symbol(f"{TRAINER}._step_once", WATCHED, source=('partition_id="train"',)),
     Symbol(f"{TRAINER}.on_sample_end", WATCHED, overridden=("self",)),
     Symbol(f"{TRAINER}.step", WATCHED, overridden=words("self metrics timing_raw")),
     Symbol(f"{TRAINER}._setup", WATCHED, source=("self.llm_server_manager: LLMServerManager",)),
@@ -189,7 +201,7 @@ SYMBOLS = [
     ),
     Symbol(
         f"{TRAINER}._load_checkpoint",
-        "integration/checkpoints.py",
+        MIXIN,
         overridden=("self",),
         source=(
             'self.config.trainer.resume_mode == "auto"',

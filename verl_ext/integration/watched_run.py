@@ -38,6 +38,7 @@ class WatchedRun(Base):
     _watch: Watch | None = None
     _where = ""
     _trained: tuple[KVBatchMeta, dict[str, Any]] | None = None
+    _computed = False
     _step_began = 0.0
 
     def fit(self, agent_loop_manager: Any) -> None:
@@ -53,15 +54,17 @@ class WatchedRun(Base):
         except Exception as error:
             died = self._watch.look()
             self._watch.over()
-            if self._where == SAVED:
-                self._log_saved_step()
-            where = f"in step {self.global_steps}{self._where}"
-            raise TrainingStopped(stopped(died or error, self.config, where=where)) from error
+            self._log_saved_step()
+            raise TrainingStopped(stopped(died or error, self.config, where=self._place())) from error
         finally:
             self._watch.over()
 
     def _looks(self, agent_loop_manager: Any) -> list[Look]:
-        looks: list[Look] = [ActorLook(getattr(agent_loop_manager, "agent_loop_workers", []))]
+        workers = getattr(agent_loop_manager, "agent_loop_workers", None)
+        if workers is None:
+            kind = type(agent_loop_manager).__name__
+            logger.warning("%s has no agent_loop_workers: if one of its workers dies, nothing will notice", kind)
+        looks: list[Look] = [ActorLook(workers or [])]
         if self.config.actor_rollout_ref.rollout.name == "vllm":
             managers = [getattr(self, name, None) for name in SERVER_MANAGERS]
             looks.append(EngineLook([address for some in managers if some for address in some.get_addresses()]))
@@ -85,23 +88,40 @@ class WatchedRun(Base):
         super()._save_checkpoint()
         self._where = SAVED
 
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        self._computed = True
+
+    def _finished(self) -> bool:
+        """Whether the last step has been logged, and only files remain to be written."""
+        return bool(self.global_steps > self.total_training_steps)
+
+    def _place(self) -> str:
+        if self._finished():
+            return f"after its last step, {self.total_training_steps}"
+        return f"in step {self.global_steps}{self._where}"
+
     def _log_saved_step(self) -> None:
         """Log the metrics of a step that will not be repeated, because its checkpoint is there.
 
         verl logs them after it has sent the weights to vLLM, which is where the death of an engine ends a step.
         """
-        assert self._trained is not None
+        if self._where != SAVED or self._trained is None or self._finished():
+            return
         batch, metrics = self._trained
-        timing = {"step": time.monotonic() - self._step_began, **self.timing_raw}
-        epoch = (self.global_steps - 1) // self.steps_per_epoch
         try:
-            self._compute_metrics(batch, metrics, timing, global_steps=self.global_steps, epoch=epoch)
+            if not self._computed:
+                timing = {"step": time.monotonic() - self._step_began, **self.timing_raw}
+                epoch = (self.global_steps - 1) // self.steps_per_epoch
+                self._compute_metrics(batch, metrics, timing, global_steps=self.global_steps, epoch=epoch)
             self.logger.log(data=metrics, step=self.global_steps)
         except Exception:
             logger.exception("step %d is saved, but its metrics could not be logged", self.global_steps)
 
     def on_step_begin(self) -> None:
-        self._where, self._trained, self._step_began = "", None, time.monotonic()
+        self._where, self._trained, self._computed, self._step_began = "", None, False, time.monotonic()
         super().on_step_begin()
 
     def on_sample_end(self) -> None:
