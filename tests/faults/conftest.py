@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 
 from verl_ext.data.easy_vqa import write_easy_vqa
+from verl_ext.data.markdown import markdown_table
+
+KILLED = "killed"
+HEADER = ("killed", "in", "the run ended after", "processes left 3 s later")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -22,3 +26,20 @@ def easy_vqa(tmp_path_factory):
     folder = tmp_path_factory.mktemp("easy_vqa")
     write_easy_vqa(folder, val_size=32)
     return folder
+
+
+@pytest.fixture
+def note(record_property):
+    """Have a kill's figures in the table at the end of the tests."""
+
+    def noted(victim, moment, died):
+        record_property(KILLED, (victim, moment, f"{died.seconds:.1f} s", str(died.left)))
+
+    return noted
+
+
+def pytest_terminal_summary(terminalreporter):
+    passed = (report for report in terminalreporter.stats.get("passed", []) if report.when == "call")
+    rows = [tuple(value) for report in passed for name, value in report.user_properties if name == KILLED]
+    if rows:
+        terminalreporter.write_line(markdown_table(HEADER, rows))

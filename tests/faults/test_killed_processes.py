@@ -7,13 +7,14 @@ from support.resumed import OVERRIDES, STEPS, check_whole, last_words, metrics, 
 
 NAMES = {
     "worker": "a worker of the actor (process",
-    "server": "vLLM's server at ",
+    "server": "the vLLM server (process",
     "engine": "engine process died",
     "runner": "the training process (verl's TaskRunner) (process",
     "agent_loop": "an agent-loop worker (process",
 }
-MID_STEP = {"worker": "updating:2", "driver": "updating:2"}
+MID_STEP = {"worker": "backward:2", "driver": "updating:2"}
 """Where they have something to do; the others generate responses, or wait for them."""
+TWO_RANKS = ["trainer.n_gpus_per_node=2", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2"]
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,12 @@ def uninterrupted(easy_vqa, tmp_path_factory):
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("victim", ["worker", "server", "engine", "agent_loop", "runner", "driver"])
-def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, tmp_path):
+def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, tmp_path, note):
     moments = [MID_STEP.get(victim, "generating:2"), "saving:3"]
     for number, moment in enumerate(moments, start=1):
         with attempt(tmp_path, easy_vqa, *OVERRIDES, number=number, pauses=[moment], steps=STEPS) as run:
             died = run.kill_at(moment, victim)
+            note(victim, moment, died)
             assert died.status != 0
             if victim != "driver":
                 assert NAMES[victim] in last_words(died)
@@ -45,3 +47,13 @@ def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, t
     for step in range(1, STEPS + 1):
         assert prompts(tmp_path, step) == prompts(uninterrupted, step)
         assert metrics(tmp_path)[step]["actor/lr"] == metrics(uninterrupted)[step]["actor/lr"]
+
+
+@pytest.mark.timeout(900)
+def test_a_rank_that_is_killed_while_the_other_waits_for_its_gradients(easy_vqa, tmp_path, note):
+    with attempt(tmp_path, easy_vqa, *OVERRIDES, *TWO_RANKS, number=1, pauses=["backward:2"], steps=STEPS) as run:
+        died = run.kill_at("backward:2", "worker")
+        note("worker, one of two ranks", "backward:2", died)
+        assert died.status != 0
+        assert "The checkpoint of step 1 is there" in last_words(died)
+        assert run.all_ended(within=60)

@@ -5,6 +5,7 @@ import subprocess
 import time
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 
@@ -20,6 +21,21 @@ TITLES = {
 """How the processes of a run call themselves; `driver` is main_ppo itself."""
 START, END = 420, 180
 """Seconds that a run may take to reach its first pause, and to end after a fault."""
+GRACE = 3
+"""Seconds after the end of main_ppo at which processes that are left are counted."""
+
+
+@dataclass
+class Killed(Run):
+    """What is left of a run that lost a process.
+
+    Attributes:
+        seconds: from the kill to the end of main_ppo.
+        left: processes that were alive shortly after it.
+    """
+
+    seconds: float
+    left: int
 
 
 class Attempt:
@@ -83,7 +99,11 @@ class Attempt:
         mark = self.reach(moment)
         found.kill()
         mark.unlink()
-        return self.end()
+        killed = time.monotonic()
+        ended = self.end()
+        seconds = time.monotonic() - killed
+        time.sleep(GRACE)
+        return Killed(ended.status, ended.output, ended.folder, seconds, len(self.processes()))
 
     def _find(self, victim):
         if victim == "driver":

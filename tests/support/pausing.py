@@ -22,6 +22,8 @@ from support.measuring_trainers import MeasuringPerceptionSync
 
 LONGEST = 120
 """Seconds of a pause that nobody ends."""
+STEP = "step"
+"""File in the folder with the step whose update is going on."""
 
 
 def pause(moment, step):
@@ -36,7 +38,7 @@ def pause(moment, step):
 
 @register_trainer("perception_pausing_sync")
 class PausingPerceptionSync(MeasuringPerceptionSync):
-    """Pauses while responses are generated, and before the actor is updated."""
+    """Pauses while responses are generated, and before the actor is updated; tells its workers which step it is."""
 
     def on_sample_begin(self):
         super().on_sample_begin()
@@ -44,7 +46,21 @@ class PausingPerceptionSync(MeasuringPerceptionSync):
 
     def _update_actor(self, batch, metrics):
         pause("updating", self.global_steps)
+        (Path(os.environ["PAUSE_FOLDER"]) / STEP).write_text(str(self.global_steps))
         return super()._update_actor(batch, metrics)
+
+
+def interrupted(backward):
+    """`Tensor.backward` that pauses in the first rank, while the other ranks wait for its gradients."""
+
+    @wraps(backward)
+    def paused(*args, **kwargs):
+        step = Path(os.environ.get("PAUSE_FOLDER", "")) / STEP
+        if step.is_file() and os.environ.get("RANK") == "0":
+            pause("backward", int(step.read_text()))
+        return backward(*args, **kwargs)
+
+    return paused
 
 
 def half_written(save):
@@ -69,3 +85,4 @@ def half_written(save):
 
 
 torch.save = half_written(torch.save)
+torch.Tensor.backward = interrupted(torch.Tensor.backward)

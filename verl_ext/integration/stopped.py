@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.integration.checkpoints import TRACKER, last_step
 
+SERVER = "vLLMHttpServer"
 ACTORS = {
     "WorkerDict": "a worker of the actor",
-    "vLLMHttpServer": "the vLLM server",
+    SERVER: "the vLLM server",
     "AgentLoopWorker": "an agent-loop worker",
     "RewardLoopWorker": "a reward worker",
     "TaskRunner": "the training process (verl's TaskRunner)",
@@ -85,7 +86,8 @@ def _why(error: BaseException, folder: Path) -> str:
 def _death(text: str) -> str:
     name, process = CLASS_NAME.search(text), PROCESS.search(text)
     who = next((words for part, words in ACTORS.items() if name and part in name[1]), "a process of the run")
-    return f"{who}{f' (process {process[1]})' if process else ''} died; Ray's lines above say how it ended"
+    why = " (it ends itself where its engine process died)" if name and SERVER in name[1] else ""
+    return f"{who}{f' (process {process[1]})' if process else ''} died{why}; Ray's lines above say how it ended"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -189,6 +189,11 @@ SYMBOLS = [
     Symbol(f"{TRAINER}._setup", WATCHED, source=("self.llm_server_manager: LLMServerManager",)),
     Symbol(f"{SEPARATE}._setup", WATCHED, source=("self.standalone_server_manager: LLMServerManager",)),
     Symbol("verl.workers.rollout.llm_server:LLMServerManager.get_addresses", WATCHED, called=("self",)),
+    Symbol(
+        "verl.workers.rollout.llm_server:LLMServerManager._initialize_llm_servers",
+        WATCHED,
+        source=("self.server_handles = [",),
+    ),
     Symbol("verl.single_controller.ray.base:RayWorkerGroup.workers", WATCHED),
     Symbol(f"{TRAINER}._build_replay_buffer", WATCHED, overridden=("self",)),
     Symbol(

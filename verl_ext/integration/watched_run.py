@@ -64,10 +64,12 @@ class WatchedRun(Base):
         if workers is None:
             kind = type(agent_loop_manager).__name__
             logger.warning("%s has no agent_loop_workers: if one of its workers dies, nothing will notice", kind)
-        looks: list[Look] = [ActorLook(workers or [])]
+        managers = [some for name in SERVER_MANAGERS if (some := getattr(self, name, None))]
+        servers = [server for some in managers for server in some.server_handles]
+        # First, since Ray knows why an actor died: because the machine's memory ran out, for instance.
+        looks: list[Look] = [ActorLook([*(workers or []), *servers])]
         if self.config.actor_rollout_ref.rollout.name == "vllm":
-            managers = [getattr(self, name, None) for name in SERVER_MANAGERS]
-            looks.append(EngineLook([address for some in managers if some for address in some.get_addresses()]))
+            looks.append(EngineLook([address for some in managers for address in some.get_addresses()]))
         return looks
 
     def _end_workers(self) -> None:
