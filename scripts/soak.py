@@ -34,6 +34,8 @@ from verl_ext.report.metrics_file import Step, read_steps
 RUN = quickstart.ROOT / "runs" / "soak"
 SETTLE = 60.0
 """Seconds that a run's processes have to end after it."""
+LONGEST_END = 300.0
+"""Seconds that main_ppo has to end once it was asked to, or has run its steps."""
 STEPS_OF_AN_EPOCH = quickstart.STEPS // 3
 
 
@@ -126,15 +128,17 @@ def train(plan: Plan, files: Files, extra: Iterable[str]) -> int:
     watcher = Watcher(uuid.uuid4().hex, files.folder, temporary)
     log = files.folder / "train.log"
     print(f"soak: to step {plan.steps}, from about step {files.last_step()}. Log: {log}", flush=True)
+    failed = False
     try:
         with started([*overrides(plan, files.folder), *extra], watcher, files.new_metrics(), log) as process:
             watch(process, watcher, files, plan.seconds)
+        failed = process.returncode != 0
     finally:
         note_end(watcher, files)
-    if process.returncode:
+        if not failed:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if failed:
         print(f"soak: main_ppo failed with status {process.returncode}. Log: {log}; Ray's: {temporary / 'ray'}")
-    else:
-        shutil.rmtree(temporary)
     return process.returncode
 
 
@@ -160,7 +164,15 @@ def started(arguments: list[str], watcher: Watcher, metrics: Path, log: Path) ->
             process.terminate()
             raise SystemExit("stopped; run the same command to continue from the last checkpoint") from None
         finally:
-            process.wait()
+            _wait(process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=LONGEST_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def watch(process: subprocess.Popen[bytes], watcher: Watcher, files: Files, seconds: float) -> None:

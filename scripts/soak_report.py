@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from soak_samples import TRAINING_ROLES
 
 from verl_ext.report.metrics_file import Step
 
@@ -18,6 +19,7 @@ SECONDS = "timing_s/step"
 BLOCKS = 20
 PER_STEPS = 100
 WARM_UP = 0.1
+NEGLIGIBLE = 0.01
 Sample = Mapping[str, Any]
 
 
@@ -32,8 +34,10 @@ class Slope:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the interval contains no change."""
-        return abs(self.per_100_steps) <= self.half_width
+        """Whether the interval contains no change, or no more than 1 % of the first mean."""
+        least = max(0.0, abs(self.per_100_steps) - self.half_width)
+        most = abs(self.per_100_steps) + self.half_width
+        return least == 0 or most <= NEGLIGIBLE * abs(self.first)
 
 
 def slope(steps: Sequence[float], values: Sequence[float]) -> Slope | None:
@@ -112,8 +116,8 @@ def _of(samples: Sequence[Sample], key: str) -> Slope | None:
     return slope([sample["step"] for sample in samples], [sample[key] for sample in samples])
 
 
-def _plain(line: Slope | None) -> dict[str, float] | None:
-    return None if line is None else asdict(line)
+def _plain(line: Slope | None) -> dict[str, Any] | None:
+    return None if line is None else {**asdict(line), "is_flat": line.is_flat}
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -130,20 +134,31 @@ def _head(found: Mapping[str, Any]) -> str:
     return (
         f"# Soak\n\n{found['steps']} steps in {found['attempts']} attempt(s). Memory is what a process alone holds "
         f"(USS); slopes are from {found['samples_used']} samples from step {found['first_step_used']} on, with a 95 % "
-        "interval."
+        f"interval. Flat: the interval contains 0, or at most {NEGLIGIBLE:.0%} of the memory. {_verdict(found)}"
     )
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    """Of the processes that train."""
+    lines = {name: line for name, line in found["memory_mb"].items() if name in TRAINING_ROLES and line is not None}
+    changing = [name for name, line in lines.items() if not line["is_flat"]]
+    if not lines:
+        return "Too few samples for a slope."
+    flat = f"{len(lines) - len(changing)} of the {len(lines)} kinds of process that train are flat"
+    return f"{flat}; not flat: {', '.join(changing)}." if changing else f"{flat}."
 
 
 def _memory_table(found: Mapping[str, Any]) -> str:
     rows = [
-        "| role | processes | MB, first | MB, last | MB per 100 steps | descriptors | threads |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| role | processes | MB, first | MB, last | MB per 100 steps | flat | descriptors | threads |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, line in found["memory_mb"].items():
         ends = [_ends(found[key][name], digits=0) for key in ("fds", "threads")]
         count = found["processes"].get(name, 0)
         first, last = ("-", "-") if line is None else (f"{line['first']:.1f}", f"{line['last']:.1f}")
-        rows.append(f"| {name} | {count} | {first} | {last} | {_change(line)} | {ends[0]} | {ends[1]} |")
+        flat = "-" if line is None else "yes" if line["is_flat"] else "no"
+        rows.append(f"| {name} | {count} | {first} | {last} | {_change(line)} | {flat} | {ends[0]} | {ends[1]} |")
     return "\n".join(rows)
 
 
@@ -178,6 +193,8 @@ def _left(found: Mapping[str, Any]) -> str:
                 where = "/dev/shm/" if place == "shared_memory" else ""
                 rows.append(f"| {number} | `{where}{name}` | {entry['count']} | {', '.join(entry['roles']) or '-'} |")
         rows.append(f"| {number} | processes | {end['processes']} | |")
+        strangers = end["strangers_in_shared_memory"]
+        rows.append(f"| {number} | files in /dev/shm that no process of the run had open | {strangers} | |")
     return "\n".join(rows) if found["ends"] else ""
 
 

@@ -58,6 +58,8 @@ def test_a_line_without_noise(reports):
     assert (line.first, line.last) == (8.0, 55.5)
     assert not line.is_flat
     assert reports.slope(range(100), [3.0] * 100).is_flat
+    assert reports.slope(range(100), [1000 + 0.09 * step for step in range(100)]).is_flat
+    assert not reports.slope(range(100), [1000 + 0.11 * step for step in range(100)]).is_flat
 
 
 @pytest.mark.parametrize("steps", [[], [1, 2], [5, 5, 5, 5]])
@@ -82,7 +84,7 @@ def test_figures_and_their_text(reports):
         for step in range(1, 101)
     ]
     samples = [sample(step, 500 + 2 * step) for step in range(1, 101)]
-    end = {"processes": 0, "temporary": {"ckpt_*.lock": {"count": 2, "roles": []}}}
+    end = {"processes": 0, "strangers_in_shared_memory": 5, "temporary": {"ckpt_*.lock": {"count": 2, "roles": []}}}
     end["shared_memory"] = {"psm_*": {"count": 1, "roles": ["vLLM worker"]}}
     found = reports.figures(samples, steps, [end])
     assert found["memory_mb"]["driver"]["per_100_steps"] == pytest.approx(200)
@@ -90,7 +92,9 @@ def test_figures_and_their_text(reports):
     assert found["lowest_correlation"] == 0.99
     assert found["seconds_a_step"] == {"first_fifth": pytest.approx(9.0, abs=0.2), "last_fifth": 12.0}
     text = reports.markdown(found)
-    assert "| driver | 1 | 526.0 | 695.0 | +200.00 ± 0.00 | 10 to 10 | 4 to 4 |" in text
+    assert "| driver | 1 | 526.0 | 695.0 | +200.00 ± 0.00 | no | 10 to 10 | 4 to 4 |" in text
+    assert "0 of the 1 kinds of process that train are flat; not flat: driver." in text
+    assert "no process of the run had open | 5 |" in text
     assert "| 1 | `/dev/shm/psm_*` | 1 | vLLM worker |" in text
     assert "| 1 | `ckpt_*.lock` | 2 | - |" in text
     assert "lowest 0.990000" in text
