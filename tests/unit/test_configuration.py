@@ -8,6 +8,7 @@ import pytest
 import ray
 from omegaconf import OmegaConf
 from support.configuration import configuration
+from support.tiny import ROOT
 
 from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
@@ -416,7 +417,9 @@ def test_a_view_that_does_not_fit(overrides, key, value, remedy):
 
 def test_there_are_enough_of_them():
     cases = {case[1] for case in SECTION_REFUSALS} | {case[0] for case in VERL_REFUSALS}
-    assert len(cases) + len(VIEW_REFUSALS) >= 60
+    count = len(cases) + len(VIEW_REFUSALS)
+    assert count >= 60
+    assert f"{count} that are wrong in one way each" in (ROOT / "docs" / "reliability.md").read_text()
 
 
 def test_groups_are_needed_to_compare_rewards_within_them():

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from qwen_vl_utils import process_vision_info
 from support.configuration import configuration
 from support.odd_rows import REFUSED, TRAINS
-from support.tiny import processor
+from support.tiny import ROOT, processor
 
 from verl_ext.errors import DataError
 from verl_ext.integration.dataset import CheckedRLHFDataset
@@ -34,7 +34,11 @@ def data_of(tmp_path, settings, monkeypatch):
 
 
 def test_there_are_enough_of_them():
-    assert len(TRAINS) + len(REFUSED) >= 40
+    every, trains, refused = len(TRAINS) + len(REFUSED), len(TRAINS), len(REFUSED)
+    assert every >= 40
+    said = (ROOT / "docs" / "reliability.md").read_text()
+    assert f"Of {every} odd rows {trains} train" in said
+    assert f"The other {refused} are refused by name" in said
 
 
 @pytest.mark.parametrize("name", TRAINS)
