@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real command with a disk that is full, a checkpoint that was cut, and data that were damaged."""
 
+import json
 import shutil
 
 import pytest
@@ -61,5 +62,6 @@ def test_a_full_disk_while_verl_dumps_responses(easy_vqa, tmp_path):
     with attempt(tmp_path, easy_vqa, *OVERRIDES, number=1, steps=2) as run:
         stopped = run.end(600)
     assert stopped.status != 0
-    assert "a file could not be written ([Errno 28] No space left on device" in last_words(stopped)
-    assert sorted(stopped.steps) == [1, 2]
+    assert "stopped after its last step, 2: a file could not be written ([Errno 28] No space" in last_words(stopped)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
