@@ -97,7 +97,7 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int, plan: Plan | 
     runs = Runs(folders, plan or Plan())
     failed: list[RunFailed] = []
     with (
-        runs.ended_on_the_way_out(),
+        _termination_interrupts(),
         ThreadPoolExecutor(at_a_time) as pool,
         tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run", dynamic_ncols=True) as bar,
     ):
@@ -166,15 +166,6 @@ class Runs:
         """End the trainings."""
         self._processes.stop()
 
-    @contextmanager
-    def ended_on_the_way_out(self) -> Iterator[None]:
-        """Within it, a request to end this process raises like an interruption."""
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
     def _evaluate_start(self) -> None:
         """The model that all runs start from."""
         path = self._folders.result("start")
@@ -192,6 +183,16 @@ class Runs:
                 "evaluation": self._evaluator.evaluate(last[1]),
                 "accuracy_at": {str(step): self._evaluator.accuracy_with_image(folder) for step, folder in earlier},
             }
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Within it, a request to end this process raises what Ctrl-C raises."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _column(steps: Sequence[Step], name: str) -> list[float | None]:
