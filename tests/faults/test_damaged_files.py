@@ -49,9 +49,7 @@ def test_a_parquet_file_with_changed_bytes(easy_vqa, tmp_path):
     (data / "train.parquet").write_bytes(content)
     refused = train(tmp_path / "run", data, *OVERRIDES, steps=1)
     assert refused.status != 0
-    assert "DataError: " in refused.output
-    assert str(data / "train.parquet") in refused.output
-    assert "rows " in refused.output
+    assert f"DataError: {data / 'train.parquet'} is damaged between row " in refused.output
 
 
 @pytest.mark.timeout(900)
