@@ -90,6 +90,7 @@ def figures(samples: Sequence[Sample], steps: Sequence[Step], ends: Sequence[Map
         ends: what was left at the end of each attempt.
     """
     used = settled(samples, steps[-1][0] if steps else 0)
+    later = used[len(used) // 2 :]
     correlation = [(number, data[CORRELATION]) for number, data in steps if CORRELATION in data]
     seconds = [data[SECONDS] for _, data in steps[1:] if SECONDS in data]
     fifth = max(1, len(seconds) // 5)
@@ -98,7 +99,9 @@ def figures(samples: Sequence[Sample], steps: Sequence[Step], ends: Sequence[Map
         "attempts": len({sample["attempt"] for sample in samples}),
         "samples_used": len(used),
         "first_step_used": used[0]["step"] if used else None,
+        "first_step_later": later[0]["step"] if later else None,
         "memory_mb": {name: _plain(line) for name, line in by_role(used, "uss_mb").items()},
+        "memory_mb_later": {name: _plain(line) for name, line in by_role(later, "uss_mb").items()},
         "shared_mb": {name: _plain(line) for name, line in by_role(used, "pss_mb").items()},
         "fds": {name: _plain(line) for name, line in by_role(used, "fds").items()},
         "threads": {name: _plain(line) for name, line in by_role(used, "threads").items()},
@@ -134,13 +137,16 @@ def _head(found: Mapping[str, Any]) -> str:
     return (
         f"# Soak\n\n{found['steps']} steps in {found['attempts']} attempt(s). Memory is what a process alone holds "
         f"(USS); slopes are from {found['samples_used']} samples from step {found['first_step_used']} on, with a 95 % "
-        f"interval. Flat: the interval contains 0, or at most {NEGLIGIBLE:.0%} of the memory. {_verdict(found)}"
+        f"interval. Flat: from step {found['first_step_later']} on, where working sets are full and only a leak still "
+        f"grows, the interval contains 0 or at most {NEGLIGIBLE:.0%} of the memory. {_verdict(found)}"
     )
 
 
 def _verdict(found: Mapping[str, Any]) -> str:
     """Of the processes that train."""
-    lines = {name: line for name, line in found["memory_mb"].items() if name in TRAINING_ROLES and line is not None}
+    lines = {
+        name: line for name, line in found["memory_mb_later"].items() if name in TRAINING_ROLES and line is not None
+    }
     changing = [name for name, line in lines.items() if not line["is_flat"]]
     if not lines:
         return "Too few samples for a slope."
@@ -150,15 +156,17 @@ def _verdict(found: Mapping[str, Any]) -> str:
 
 def _memory_table(found: Mapping[str, Any]) -> str:
     rows = [
-        "| role | processes | MB, first | MB, last | MB per 100 steps | flat | descriptors | threads |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| role | number | MB, first | MB, last | MB per 100 steps | second half | flat | descriptors | threads |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, line in found["memory_mb"].items():
         ends = [_ends(found[key][name], digits=0) for key in ("fds", "threads")]
         count = found["processes"].get(name, 0)
         first, last = ("-", "-") if line is None else (f"{line['first']:.1f}", f"{line['last']:.1f}")
-        flat = "-" if line is None else "yes" if line["is_flat"] else "no"
-        rows.append(f"| {name} | {count} | {first} | {last} | {_change(line)} | {flat} | {ends[0]} | {ends[1]} |")
+        later = found["memory_mb_later"].get(name)
+        flat = "-" if later is None else "yes" if later["is_flat"] else "no"
+        memory = f"{first} | {last} | {_change(line)} | {_change(later)}"
+        rows.append(f"| {name} | {count} | {memory} | {flat} | {ends[0]} | {ends[1]} |")
     return "\n".join(rows)
 
 

@@ -92,12 +92,20 @@ def test_figures_and_their_text(reports):
     assert found["lowest_correlation"] == 0.99
     assert found["seconds_a_step"] == {"first_fifth": pytest.approx(9.0, abs=0.2), "last_fifth": 12.0}
     text = reports.markdown(found)
-    assert "| driver | 1 | 526.0 | 695.0 | +200.00 ± 0.00 | no | 10 to 10 | 4 to 4 |" in text
+    assert "| driver | 1 | 526.0 | 695.0 | +200.00 ± 0.00 | +200.00 ± 0.00 | no | 10 to 10 | 4 to 4 |" in text
     assert "0 of the 1 kinds of process that train are flat; not flat: driver." in text
     assert "no process of the run had open | 5 |" in text
     assert "| 1 | `/dev/shm/psm_*` | 1 | vLLM worker |" in text
     assert "| 1 | `ckpt_*.lock` | 2 | - |" in text
     assert "lowest 0.990000" in text
+
+
+def test_what_fills_up_in_the_first_half_is_flat(reports):
+    steps = [(step, {reports.SECONDS: 9.0}) for step in range(1, 101)]
+    found = reports.figures([sample(step, 500 + min(step, 50)) for step in range(1, 101)], steps, [])
+    assert not found["memory_mb"]["driver"]["is_flat"]
+    assert found["memory_mb_later"]["driver"]["is_flat"]
+    assert "1 of the 1 kinds of process that train are flat." in reports.markdown(found)
 
 
 def test_a_soak_that_was_stopped_at_once_has_a_report(reports):

@@ -144,6 +144,22 @@ def test_a_run_that_ends_by_itself_is_left_alone(quick):
     assert ended == []
 
 
+def test_what_ray_says_of_a_dead_actor_comes_before_what_its_silence_says(actors):
+    killed = []
+
+    def silent():
+        if killed:
+            raise ProcessDied("it does not answer")
+
+    made = Watch([ActorLook(actors), silent], lambda: None)
+    for _ in range(3):
+        assert made.look() is None
+        ray.get([actor.process.remote() for actor in actors])
+    os.kill(ray.get(actors[0].process.remote()), signal.SIGKILL)
+    killed.append(True)
+    assert isinstance(made.look(), ray.exceptions.RayActorError)
+
+
 OUT_OF_MEMORY = """
 import time
 import ray

@@ -123,9 +123,21 @@ class Watch(threading.Thread):
                     look()
                 # Of actors that are gone; one that Ray killed for its memory has an error of another kind.
                 except (ProcessDied, ray.exceptions.RayError) as error:
-                    self.found = error
+                    self.found = self._known_to_ray() or error
                     break
         return self.found
+
+    def _known_to_ray(self) -> Exception | None:
+        """What Ray says of an actor that has died, which it may learn a moment later than who asked the actor."""
+        time.sleep(SECONDS_BETWEEN_QUESTIONS)
+        for look in self._looks:
+            try:
+                look()
+            except ray.exceptions.RayError as error:
+                return error
+            except ProcessDied:
+                continue
+        return None
 
     def over(self) -> None:
         """The run has ended by itself, or has been ended."""
