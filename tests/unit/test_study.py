@@ -260,25 +260,17 @@ def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path)
 
 def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
     """The real command, asked to end while its first run starts."""
-    command = [
-        sys.executable,
-        "-m",
-        "study",
-        "--arms",
-        "grpo",
-        "--at-a-time",
-        "1",
-        "--results",
-        str(tmp_path / "results"),
-    ]
-    with subprocess.Popen([*command, "--work", str(tmp_path)], cwd=ROOT, start_new_session=True) as process:
+    write_task(tmp_path / "task", train=4, test=4)
+    results = written(tmp_path / "results")
+    options = ["--arms", "grpo", "--at-a-time", "1", "--work", str(tmp_path), "--results", str(results)]
+    with subprocess.Popen([sys.executable, "-m", "study", *options], cwd=ROOT, start_new_session=True) as process:
         while not (tmp_path / "grpo-1" / "train.log").exists():
             assert process.poll() is None
             time.sleep(0.1)
         process.terminate()
         assert process.wait(timeout=60) != 0
     assert not (tmp_path / "grpo-2").exists()
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["start.json"]
+    assert [path.name for path in results.iterdir()] == ["start.json"]
 
 
 def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
