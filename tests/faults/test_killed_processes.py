@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every process of a run, killed in the middle of a step and in the middle of a checkpoint; each restart goes on."""
 
+import re
+
 import pytest
 from support.attempts import attempt
 from support.resumed import OVERRIDES, STEPS, check_whole, last_words, metrics, prompts
 
 NAMES = {
-    "worker": "a worker of the actor (process",
-    "server": "the vLLM server (process",
+    "worker": r"a worker of the actor \(process",
+    # What Ray says of it or, where Ray is slow, that nothing answers at its address.
+    "server": r"the vLLM server \(process|vLLM's server at ",
     "engine": "engine process died",
-    "runner": "the training process (verl's TaskRunner) (process",
-    "agent_loop": "an agent-loop worker (process",
+    "runner": r"the training process \(verl's TaskRunner\) \(process",
+    "agent_loop": r"an agent-loop worker \(process",
 }
 MID_STEP = {"worker": "backward:2", "driver": "updating:2"}
 """Where they have something to do; the others generate responses, or wait for them."""
@@ -36,7 +39,7 @@ def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, t
             note(victim, moment, died)
             assert died.status != 0
             if victim != "driver":
-                assert NAMES[victim] in last_words(died)
+                assert re.search(NAMES[victim], last_words(died))
                 assert "the same command continues with step" in last_words(died)
             assert run.all_ended(within=60)
     with attempt(tmp_path, easy_vqa, *OVERRIDES, number=3, steps=STEPS) as run:

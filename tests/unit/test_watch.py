@@ -16,7 +16,7 @@ import ray
 
 from verl_ext.integration import watch
 from verl_ext.integration.stopped import ProcessDied
-from verl_ext.integration.watch import ActorLook, EngineLook, Watch
+from verl_ext.integration.watch import ActorLook, EngineLook, ServerGone, Watch
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_what_ray_says_of_a_dead_actor_comes_before_what_its_silence_says(actors
 
     def silent():
         if killed:
-            raise ProcessDied("it does not answer")
+            raise ServerGone("it does not answer")
 
     made = Watch([ActorLook(actors), silent], lambda: None)
     for _ in range(3):

@@ -20,9 +20,15 @@ SECONDS_FOR_VERL = 30.0
 """How long verl may take to notice a death itself, which gives the better traceback."""
 ANSWER_WITHIN = 5.0
 SECONDS_BETWEEN_QUESTIONS = 1.0
+SECONDS_FOR_RAY = 5.0
+"""How long Ray may take to learn that a server is gone, and why."""
 
 Look = Callable[[], None]
 """Raises an error if something has died."""
+
+
+class ServerGone(ProcessDied):
+    """Nothing answers where a server was."""
 
 
 class ActorLook:
@@ -69,21 +75,21 @@ class EngineLook:
             # Once may be an accident of the network.
             time.sleep(SECONDS_BETWEEN_QUESTIONS)
             if (illness := _illness(address)) is not None:
-                raise ProcessDied(illness)
+                raise illness
 
 
-def _illness(address: str) -> str | None:
+def _illness(address: str) -> ProcessDied | None:
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ANSWER_WITHIN)
     try:
         connection.request("GET", "/health")
         if connection.getresponse().status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
             return None
-        return f"vLLM's engine process died (its server at {address} says so)"
+        return ProcessDied(f"vLLM's engine process died (its server at {address} says so)")
     except TimeoutError:
         return None
     except (OSError, http.client.HTTPException):
-        return f"vLLM's server at {address} is gone: it died, or it ended because its engine process died"
+        return ServerGone(f"vLLM's server at {address} is gone: it died, or it ended because its engine process died")
     finally:
         connection.close()
 
@@ -123,21 +129,23 @@ class Watch(threading.Thread):
                     look()
                 # Of actors that are gone; one that Ray killed for its memory has an error of another kind.
                 except (ProcessDied, ray.exceptions.RayError) as error:
-                    self.found = self._known_to_ray() or error
+                    self.found = self._known_to_ray(error)
                     break
         return self.found
 
-    def _known_to_ray(self) -> Exception | None:
-        """What Ray says of an actor that has died, which it may learn a moment later than who asked the actor."""
-        time.sleep(SECONDS_BETWEEN_QUESTIONS)
-        for look in self._looks:
-            try:
-                look()
-            except ray.exceptions.RayError as error:
-                return error
-            except ProcessDied:
-                continue
-        return None
+    def _known_to_ray(self, error: Exception) -> Exception:
+        """What Ray says of a server that is gone, which it learns a moment later than who asked the server."""
+        latest = time.monotonic() + SECONDS_FOR_RAY
+        while isinstance(error, ServerGone) and time.monotonic() < latest:
+            time.sleep(SECONDS_BETWEEN_QUESTIONS)
+            for look in self._looks:
+                try:
+                    look()
+                except ray.exceptions.RayError as known:
+                    return known
+                except ProcessDied:
+                    continue
+        return error
 
     def over(self) -> None:
         """The run has ended by itself, or has been ended."""
