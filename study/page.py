@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from study.arms import PAPO_COEF, TEXT_COEF
 from study.results import BASELINE, Results, Run
 from study.statistics import interval
-from study.tables import OUTCOMES, Compared, Tables, shown, signed
+from study.tables import DEPENDENCY, OUTCOMES, Compared, Tables, shown, signed
 
 HERE = Path(__file__).parent
 # What the text speaks about, where both arms are there.
@@ -21,7 +21,6 @@ PAIRS = (
     ("papo_text", "papo_g", "PAPO's term on shuffled text, minus PAPO-G"),
     ("papo_d", "dapo", "PAPO-D, minus DAPO"),
 )
-SIZE = "perception/visual_dependency/mean"
 
 
 def page(results: Results, date: str) -> str:
@@ -77,7 +76,7 @@ def _strength(results: Results) -> str | None:
     """The size of the control's term over that of PAPO-G's, coefficients included; None without both arms."""
     sizes = {}
     for name, coef in (("papo_text", TEXT_COEF), ("papo_g", PAPO_COEF)):
-        measured = [mean for run in results.runs.get(name, ()) if (mean := run.mean(SIZE)) is not None]
+        measured = [mean for run in results.runs.get(name, ()) if (mean := run.mean(DEPENDENCY)) is not None]
         if not measured:
             return None
         sizes[name] = coef * fmean(measured)

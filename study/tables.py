@@ -30,8 +30,9 @@ OTHERS: dict[str, Number] = {
     "right form": lambda run: run.right_form,
     "response tokens": lambda run: run.tokens,
 }
+DEPENDENCY = "perception/visual_dependency/mean"
 SIGNALS = (
-    "perception/visual_dependency/mean",
+    DEPENDENCY,
     "perception/token_weight/effective_fraction",
     "perception/token_weight/max",
     "actor/entropy",

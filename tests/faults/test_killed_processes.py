@@ -58,5 +58,6 @@ def test_a_rank_that_is_killed_while_the_other_waits_for_its_gradients(easy_vqa,
         died = run.kill_at("backward:2", "worker")
         note("worker, one of two ranks", "backward:2", died)
         assert died.status != 0
+        assert re.search(NAMES["worker"], last_words(died))
         assert "The checkpoint of step 1 is there" in last_words(died)
         assert run.all_ended(within=60)
