@@ -179,9 +179,3 @@ def test_garbage_images_in_the_rollout_stop_the_run(easy_vqa, tmp_path):
     assert run.status != 0
     assert "below perception.min_rollout_correlation=0.95" in run.output
     assert "load_format=auto" in run.output
-
-
-def test_a_prompt_longer_than_the_limit_is_an_error_that_says_so(easy_vqa, tmp_path):
-    run = train(tmp_path, easy_vqa, *PGPO, "data.max_prompt_length=16", steps=1)
-    assert run.status != 0
-    assert "rollout.prompt_length=16" in run.output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real command with a disk that is full, a checkpoint that was cut, and data that were damaged."""
+"""The real command with a disk that is full, a checkpoint that was cut, and data that are damaged or too long."""
 
 import json
 import shutil
@@ -50,6 +50,12 @@ def test_a_parquet_file_with_changed_bytes(easy_vqa, tmp_path):
     refused = train(tmp_path / "run", data, *OVERRIDES, steps=1)
     assert refused.status != 0
     assert f"DataError: {data / 'train.parquet'} is damaged between row " in refused.output
+
+
+def test_a_prompt_longer_than_the_limit_is_an_error_that_says_so(easy_vqa, tmp_path):
+    run = train(tmp_path, easy_vqa, *OVERRIDES, "data.max_prompt_length=16", steps=1)
+    assert run.status != 0
+    assert "rollout.prompt_length=16" in run.output
 
 
 @pytest.mark.timeout(900)
