@@ -26,10 +26,15 @@ PAGE = ROOT / "docs" / "comparison.md"
 @click.option("--at-a-time", type=click.IntRange(min=1), default=2, help="Runs beside each other; 7 GB each.")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "runs" / "comparison", help="Logs and data.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="What is kept of each run.")
-@click.option("--page", "target", type=click.Path(path_type=Path), default=PAGE, help="The page; plots beside it.")
+@click.option(
+    "--page",
+    "target",
+    type=click.Path(path_type=Path),
+    help="The page, with its plots beside it: that of the docs, or with --arms one in the folder of --work.",
+)
 @click.option("--page-only", is_flag=True, help="Run nothing; write the page from the results that are there.")
 def main(
-    seeds: int, names: tuple[str, ...], at_a_time: int, work: Path, results: Path, target: Path, page_only: bool
+    seeds: int, names: tuple[str, ...], at_a_time: int, work: Path, results: Path, target: Path | None, page_only: bool
 ) -> None:
     """Train every arm with every seed, evaluate it, and write the page from the files of all runs.
 
@@ -42,7 +47,7 @@ def main(
     try:
         if not page_only:
             run_all(jobs, Folders(results, work), at_a_time)
-        write(results, target)
+        write(results, target or (work / PAGE.name if names else PAGE))
     except (RunFailed, DataError) as failure:
         sys.exit(f"compare: {failure}")
 

@@ -34,8 +34,10 @@ def _method(group: str, *overrides: str, recipe: str = "grpo") -> tuple[str, ...
     return (f"+perception={group}", f"recipe={recipe}", *overrides)
 
 
-# PAPO's without a reference KL; its control's, since shuffled text moved log-probabilities 1.6 times as far in a pilot.
-PAPO_COEF, TEXT_COEF = 0.01, 0.006
+PAPO_COEF = 0.01
+"""PAPO's without a reference KL."""
+TEXT_COEF = 0.006
+"""Of its control: shuffled text moves log-probabilities further than masks do. The page says how large the term was."""
 
 ARMS = (
     Arm(
@@ -104,10 +106,17 @@ ARMS = (
     ),
     Arm(
         "papo_text",
-        "PAPO, text perturbed",
+        f"PAPO, text perturbed ({TEXT_COEF})",
         _method("papo_g_no_kl", "perception.ablation.kind=shuffle_text", f"perception.papo.coef={TEXT_COEF}"),
         ("papo_g", "grpo"),
-        "control: PAPO's term with shuffled text in place of masks, its coefficient lowered until it is as large",
+        "control: PAPO's term with shuffled text in place of masks, its coefficient lowered so that it is as large",
+    ),
+    Arm(
+        "papo_text_full",
+        f"PAPO, text perturbed ({PAPO_COEF})",
+        _method("papo_g_no_kl", "perception.ablation.kind=shuffle_text"),
+        ("papo_g", "grpo"),
+        "control: the same with PAPO's own coefficient",
     ),
 )
 BY_NAME = {arm.name: arm for arm in ARMS}

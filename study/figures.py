@@ -35,7 +35,7 @@ def differences(results: Results) -> Figure:
     """Accuracy, that of colours, and visual dependency of every arm minus GRPO, with intervals."""
     tables = Tables(results)
     names = ("accuracy", "colour accuracy", "visual dependency")
-    arms = [arm for arm in results.arms if arm.name != BASELINE][::-1]
+    arms = [arm for arm in results.arms if tables.has(arm.name, BASELINE)][::-1]
     figure = Figure(figsize=(7.5, 3.2))
     for number, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)

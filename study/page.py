@@ -9,7 +9,7 @@ from statistics import fmean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from study.arms import PAPO_COEF, TEXT_COEF
+from study.arms import BY_NAME, PAPO_COEF, TEXT_COEF
 from study.results import BASELINE, Results, Run
 from study.statistics import interval
 from study.tables import DEPENDENCY, OUTCOMES, Compared, Tables, shown, signed
@@ -18,7 +18,8 @@ HERE = Path(__file__).parent
 # What the text speaks about, where both arms are there.
 PAIRS = (
     ("pgpo_shuffled", "pgpo", "PGPO's weights on other tokens, minus PGPO"),
-    ("papo_text", "papo_g", "PAPO's term on shuffled text, minus PAPO-G"),
+    ("papo_text", "papo_g", f"PAPO's term on shuffled text with {TEXT_COEF}, minus PAPO-G"),
+    ("papo_text_full", "papo_g", f"PAPO's term on shuffled text with {PAPO_COEF}, minus PAPO-G"),
     ("papo_d", "dapo", "PAPO-D, minus DAPO"),
 )
 
@@ -33,12 +34,12 @@ def page(results: Results, date: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    present = {arm.name for arm in results.arms}
+    tables = Tables(results)
     return environment.get_template("page.md.j2").render(
         date=date,
         arms=results.arms,
         seeds=results.seeds,
-        tables=Tables(results),
+        tables=tables,
         outcomes=list(OUTCOMES),
         settings=results.settings,
         checkpoints=", ".join(str(step) for step, _ in results.runs[BASELINE][0].curve(0.0)[1:]),
@@ -49,8 +50,8 @@ def page(results: Results, date: str) -> str:
             name: shown(interval([number(run) for run in results.runs[BASELINE]])) for name, number in OUTCOMES.items()
         },
         tokens=f"{fmean(run.tokens for found in results.runs.values() for run in found):.0f}",
-        pairs=[entry for entry in PAIRS if {entry[0], entry[1]} <= present],
-        strength=_strength(results),
+        pairs=[entry for entry in PAIRS if tables.has(entry[0], entry[1])],
+        strengths=_strengths(results),
         told=_told,
         versions=", ".join(f"{name} {number}" for name, number in results.runs[BASELINE][0].data["versions"].items()),
     )
@@ -72,12 +73,24 @@ def _told(compared: Compared) -> str:
     return f"not resolved ({signed(found.interval)})"
 
 
-def _strength(results: Results) -> str | None:
-    """The size of the control's term over that of PAPO-G's, coefficients included; None without both arms."""
-    sizes = {}
-    for name, coef in (("papo_text", TEXT_COEF), ("papo_g", PAPO_COEF)):
-        measured = [mean for run in results.runs.get(name, ()) if (mean := run.mean(DEPENDENCY)) is not None]
-        if not measured:
-            return None
-        sizes[name] = coef * fmean(measured)
-    return f"{sizes['papo_text'] / sizes['papo_g']:.2f}"
+def _strengths(results: Results) -> dict[str, str]:
+    """{control: size of its term over that of PAPO-G's}, coefficients included, of those whose arms are there."""
+    masked = _sizes(results, "papo_g", PAPO_COEF)
+    told = {}
+    for name, coef in (("papo_text", TEXT_COEF), ("papo_text_full", PAPO_COEF)):
+        if (words := _sizes(results, name, coef)) and masked:
+            ratios = [own / other for own, other in zip(words, masked, strict=True)]
+            told[BY_NAME[name].label] = "{:.2f} ({:.2f} in the first half, {:.2f} in the second)".format(*ratios)
+    return told
+
+
+def _sizes(results: Results, name: str, coef: float) -> list[float]:
+    """Of a PAPO term, over all steps, over the first half of them, and over the second; empty where it was not run."""
+    if BY_NAME[name] not in results.arms:
+        return []
+    half = results.steps // 2
+    columns = [run.column(DEPENDENCY) for run in results.runs[name]]
+    return [
+        coef * fmean(fmean(column[part]) for column in columns)
+        for part in (slice(None), slice(half), slice(half, None))
+    ]

@@ -22,6 +22,8 @@ class Plan:
         checkpoint_every: steps; each checkpoint is evaluated.
         prompts: of a step, in one optimizer step.
         responses: to each prompt.
+        train: questions of each kind to train on.
+        test: of each kind to evaluate on.
         learning_rate: after a warm-up of five steps.
     """
 
@@ -30,13 +32,15 @@ class Plan:
     prompts: int = 16
     responses: int = 8
     learning_rate: str = "5e-4"
+    train: int = 192
+    test: int = 256
 
     @property
     def checkpoints(self) -> range:
         """The steps with one; the last step is among them."""
         return range(self.checkpoint_every, self.steps + 1, self.checkpoint_every)
 
-    def overrides(self, questions: Path, work: Path, seed: int) -> list[str]:
+    def overrides(self, questions: Path, work: Path, seed: int | str) -> list[str]:
         """Arguments to main_ppo. The seed orders the prompts and seeds the rollout."""
         return [
             "+platform=cpu",
@@ -72,11 +76,11 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Everything that runs must share to be compared, without the paths of one machine."""
-        shared = self.overrides(Path("questions"), Path("work"), seed=0)
+        shared = self.overrides(Path("questions"), Path("work"), seed="{seed}")
         return {
             "plan": asdict(self),
             "overrides": [override.replace(f"{ROOT}/", "") for override in shared],
-            "questions": {"train": task.TRAIN_PER_KIND, "test": task.TEST_PER_KIND, "seed": task.SEED},
+            "questions": {"seed": task.SEED},
             "evaluation": {
                 "samples": evaluate.SAMPLES,
                 "batch": evaluate.BATCH,

@@ -67,6 +67,15 @@ class Run:
         """Of prompts and responses, over the steps after the first."""
         return sum(self.column("perf/total_num_tokens")[1:]) / sum(self.column("timing_s/step")[1:])
 
+    @property
+    def extra_pass(self) -> float | None:
+        """Median share that the ablated pass adds to the rest of its own step; None for an arm without one."""
+        seconds = self.data["steps"]["timing_s/ablated_log_prob"]
+        if None in seconds:
+            return None
+        steps = zip(seconds, self.column("timing_s/step"), strict=True)
+        return median(float(own) / (step - float(own)) for own, step in list(steps)[1:])
+
     def column(self, name: str) -> list[float]:
         """A metric at every step."""
         return [float(value) for value in self.data["steps"][name]]
@@ -83,6 +92,8 @@ class Run:
 
     def steps_to(self, target: float, start: float) -> float:
         """First step at which the line through the checkpoints reaches `target`; infinite if it never does."""
+        if start >= target:
+            return 0.0
         for (step, low), (later, high) in itertools.pairwise(self.curve(start)):
             if high >= target > low:
                 return step + (target - low) / (high - low) * (later - step)
@@ -127,17 +138,19 @@ def read_results(folder: Path) -> Results:
     """Every result in `folder`.
 
     Raises:
-        DataError: one is missing, GRPO has too few, or runs were made with different packages, settings or arguments.
+        DataError: one is missing, GRPO has too few, or runs were made with different packages, settings, questions or
+            arguments.
     """
     runs: dict[str, list[Run]] = defaultdict(list)
     for path in sorted(folder.glob("*-*.json")):
         run = _read(path)
         runs[run.arm].append(run)
-    start = folder / "start.json"
-    if len(runs[BASELINE]) < FEWEST or not start.exists():
+    path = folder / "start.json"
+    if len(runs[BASELINE]) < FEWEST or not path.exists():
         raise DataError(f"{folder}: {len(runs[BASELINE])} results of GRPO; `bash scripts/compare.sh` makes them")
-    _check_alike([run for found in runs.values() for run in found])
-    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, _read(start))
+    start = _read(path)
+    _check_alike(start, [run for found in runs.values() for run in found])
+    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start)
 
 
 def _read(path: Path) -> Run:
@@ -145,13 +158,12 @@ def _read(path: Path) -> Run:
     return Run(data.get("arm", path.stem), data.get("seed", 0), data)
 
 
-def _check_alike(runs: Sequence[Run]) -> None:
-    first = runs[0]
+def _check_alike(start: Run, runs: Sequence[Run]) -> None:
     for run in runs:
         name = f"{run.arm}-{run.seed}"
-        for what in ("versions", "settings"):
-            if (mine := run.data[what]) != first.data[what]:
-                raise DataError(f"{name}: made with {what} {mine}, others with {first.data[what]}; delete its file")
+        for what in ("versions", "settings", "inputs"):
+            if (mine := run.data[what]) != start.data[what]:
+                raise DataError(f"{name}: made with {what} {mine}, not {start.data[what]}; delete its file")
         arguments = list(BY_NAME[run.arm].with_seed(run.seed))
         if run.data["overrides"] != arguments:
             raise DataError(f"{name}: made with {run.data['overrides']}, its arm now has {arguments}; delete its file")

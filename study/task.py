@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 from verl_ext.data.easy_vqa import write_easy_vqa
 
 KINDS = ("yes_no", "color")
-TRAIN_PER_KIND, TEST_PER_KIND = 192, 256
 SEED = 0
 WORDING = "wording.json"
 Row = dict[str, Any]
 
 
-def write_task(folder: Path, train: int = TRAIN_PER_KIND, test: int = TEST_PER_KIND) -> None:
+def write_task(folder: Path, train: int, test: int) -> None:
     """Write `train.parquet`, `test.parquet`, `test_blind.parquet` and `wording.json`, the same ones every time.
 
     Args:

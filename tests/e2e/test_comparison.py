@@ -8,15 +8,13 @@ from study.arms import BY_NAME
 from study.plan import Plan
 from study.results import Run
 from study.run import KEPT, Folders, Job, run_all
-from study.task import write_task
 
 ARM = "pgpo_shuffled"
-PLAN = Plan(steps=2, checkpoint_every=1, responses=4)
+PLAN = Plan(steps=2, checkpoint_every=1, responses=4, train=16, test=8)
 
 
 def test_a_run_is_trained_evaluated_and_kept(tmp_path):
     folders = Folders(tmp_path / "results", tmp_path / "work")
-    write_task(folders.task, train=16, test=8)
     run_all([Job(BY_NAME[ARM], 1)], folders, at_a_time=1, plan=PLAN)
     path = folders.result(f"{ARM}-1")
     run = Run(ARM, 1, json.loads(path.read_text()))

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from study.plan import Plan
 from study.processes import Processes, Stopped
 from study.results import Run, read_results
 from study.run import KEPT, Folders, Job, RunFailed, run_all, train
-from study.statistics import difference, holm, interval
+from study.statistics import difference, holm, interval, quantile
 from study.tables import Tables
 from study.task import wording_alone, write_task
 from verl_ext.errors import DataError
@@ -42,6 +43,7 @@ def result(arm, seed, accuracy=0.7, blind=0.4, versions="1", steps=STEPS):
         "overrides": list(BY_NAME[arm].with_seed(seed)) if arm in BY_NAME else [],
         "settings": Plan(steps).settings(),
         "versions": {"verl": versions},
+        "inputs": {"test.parquet": "0"},
         "evaluation": {
             "accuracy": {"image": by_kind, "blind": {name: blind for name in by_kind}},
             "greedy": {"image": by_kind, "blind": by_kind},
@@ -58,7 +60,7 @@ def written(folder, *results):
     folder.mkdir(parents=True, exist_ok=True)
     for entry in results:
         (folder / f"{entry['arm']}-{entry['seed']}.json").write_text(json.dumps(entry))
-    start = {"evaluation": result("start", 0)["evaluation"], "wording_alone": {"yes_no": 0.8, "color": 0.1}}
+    start = {**result("start", 0), "wording_alone": {"yes_no": 0.8, "color": 0.1}}
     (folder / "start.json").write_text(json.dumps(start))
     return folder
 
@@ -124,6 +126,7 @@ def test_steps_to_a_target_lie_on_the_line_through_the_checkpoints():
     assert run.steps_to(0.55, start=0.4) == pytest.approx(12.0)
     assert run.steps_to(0.7, start=0.4) == pytest.approx(20.0)
     assert run.steps_to(0.9, start=0.4) == math.inf
+    assert run.steps_to(0.35, start=0.4) == 0.0
 
 
 def test_results_of_other_versions_are_refused(tmp_path):
@@ -135,6 +138,12 @@ def test_results_of_other_versions_are_refused(tmp_path):
 def test_results_of_another_length_are_refused(tmp_path):
     written(tmp_path, result("grpo", 1), result("grpo", 2), result("pgpo", 1, steps=3))
     with pytest.raises(DataError, match=r"pgpo-1: made with settings .*'steps': 3"):
+        read_results(tmp_path)
+
+
+def test_results_of_other_questions_are_refused(tmp_path):
+    written(tmp_path, result("grpo", 1), result("grpo", 2), {**result("pgpo", 1), "inputs": {"test.parquet": "1"}})
+    with pytest.raises(DataError, match=r"pgpo-1: made with inputs .*; delete its file"):
         read_results(tmp_path)
 
 
@@ -161,17 +170,37 @@ def test_an_arm_with_one_run_is_left_out_until_it_has_two(tmp_path):
     assert found.seeds == "2 to 3"
 
 
+def test_arms_without_seeds_in_common_are_not_compared(tmp_path):
+    runs = [result("grpo", seed) for seed in (1, 2)] + [result("pgpo", seed) for seed in (2, 3)]
+    results = read_results(written(tmp_path, *runs))
+    assert not Tables(results).has("pgpo", "grpo")
+    assert "| PGPO | 0.700 ± 0.000 | - |" in page(results, "01/02/2026")
+
+
+def test_runs_that_fell_are_named(tmp_path):
+    runs = [result("grpo", 1), result("grpo", 2), result("pgpo", 1, 0.71), result("pgpo", 2, 0.2)]
+    assert Tables(read_results(written(tmp_path, *runs))).fallen() == "PGPO (seed 2, 0.200)"
+
+
+def test_the_strictest_step_of_the_correction():
+    # Of Student's distribution with 4 degrees of freedom, as printed tables have it.
+    assert quantile(0.05, 4) == pytest.approx(2.776, abs=5e-4)
+    assert quantile(0.01, 4) == pytest.approx(4.604, abs=5e-4)
+
+
 def test_the_page_names_what_separates_and_what_does_not(results):
     text = page(results, "01/02/2026")
-    assert "accuracy (GRPO: 0.720 ± 0.025): above it PGPO **; below it none." in re.sub(r"\s+", " ", text)
+    assert "accuracy (GRPO: 0.720 ± 0.025): above it PGPO; below it none." in re.sub(r"\s+", " ", text)
     # Differences of 0.101, 0.102 and 0.103: standard error 0.001 / sqrt(3), t(2) at 97.5 % is 4.303.
     assert "| PGPO | 0.822 ± 0.027 | +0.102 [+0.100, +0.104] ** |" in text
     assert "PAPO-D, minus DAPO: not resolved (" in text
-    assert "was 0.60 times as large as PAPO-G's" in text
+    assert "was 0.60 (0.60 in the first half, 0.60 in the second) times as large as PAPO-G's" in text
+    assert "was 1.00 (1.00 in the first half, 1.00 in the second) times as large as PAPO-G's" in text
+    assert "| GRPO | 0.710 | 0.720 | 0.730 |" in text
 
 
 def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):
-    """Two standard errors of three differences: the interval leaves 0 out, 18 comparisons do not."""
+    """Differences of 0.03, 0.04 and 0.05: p is 0.02, which a correction for four comparisons takes back."""
     runs = [result("grpo", seed) for seed in (1, 2, 3)]
     runs += [result(name, seed, 0.75 + 0.005 * seed) for name in ("dapo", "papo_d") for seed in (1, 2, 3)]
     runs += [result("pgpo", seed, 0.7 + 0.02 * (seed + 1)) for seed in (1, 2, 3)]
@@ -258,9 +287,15 @@ def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path)
         processes.run(["true"], {}, tmp_path / "log", tmp_path)
 
 
+def _arguments(process):
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
     """The real command, asked to end while its first run starts."""
-    write_task(tmp_path / "task", train=4, test=4)
     results = written(tmp_path / "results")
     options = ["--arms", "grpo", "--at-a-time", "1", "--work", str(tmp_path), "--results", str(results)]
     with subprocess.Popen([sys.executable, "-m", "study", *options], cwd=ROOT, start_new_session=True) as process:
@@ -269,6 +304,7 @@ def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
             time.sleep(0.1)
         process.terminate()
         assert process.wait(timeout=60) != 0
+    assert not [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_arguments(process))]
     assert not (tmp_path / "grpo-2").exists()
     assert [path.name for path in results.iterdir()] == ["start.json"]
 
