@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contract.verl_keys import FIELD_ONLY, FREE_FORM, VALIDATED_KEYS
+from contract.verl_keys import FIELD_ONLY, FREE_FORM, SECTIONS, read_keys
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from support.configuration import configuration
 
 import verl_ext
-from verl_ext.integration.verl_api import MIXIN, PACKED_ATTENTION, SYMBOLS, Symbol, complaints
+from verl_ext.integration.verl_api import MIXIN, PACKED_ATTENTION, SYMBOLS, WATCHED, Symbol, complaints
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 
 PACKAGE = Path(verl_ext.__file__).parent
@@ -138,21 +138,24 @@ def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
     assert all("super()._compute_old_log_prob" in inspect.getsource(cls) for cls in owners[:-1])
 
 
-def test_our_hooks_come_before_verls():
+@pytest.mark.parametrize(("home", "count"), [(MIXIN, 6), (WATCHED, 6)])
+def test_our_hooks_come_before_verls(home, count):
     from verl_ext.integration import trainers
     from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
     from verl_ext.integration.watched_run import WatchedRun
 
-    hooks = [symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == MIXIN and symbol.overridden]
-    assert len(hooks) == 6
+    ours = [WatchedRun, PerceptionTrainerMixin]
+    hooks = {symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == home and symbol.overridden}
+    assert len(hooks) == count
     for trainer in TRAINERS:
         trainer = getattr(trainers, trainer)
         for hook in hooks:
             owners = [cls for cls in trainer.__mro__ if hook in vars(cls)]
-            if owners[0] is WatchedRun:
-                assert f"super().{hook}(" in inspect.getsource(vars(owners.pop(0))[hook])
-            assert owners[0] is PerceptionTrainerMixin, hook
-            for theirs in (cls for cls in owners[1:] if cls is not object):
+            own = [cls for cls in owners if cls in ours]
+            assert own, hook
+            assert owners[: len(own)] == own, hook
+            assert all(f"super().{hook}(" in inspect.getsource(vars(cls)[hook]) for cls in own[:-1])
+            for theirs in (cls for cls in owners[len(own) :] if cls is not object):
                 names = list(inspect.signature(vars(theirs)[hook]).parameters)
                 assert names == list(inspect.signature(getattr(trainer, hook)).parameters), theirs
 
@@ -194,6 +197,7 @@ def overridden_keys(file):
     return [path for path in leaves(verls) if path]
 
 
+READ = sorted({path for file in PACKAGE.rglob("*.py") for path in read_keys(file.read_text())})
 OVERRIDDEN = [(file, path) for file in sorted((PACKAGE / "config").rglob("*.yaml")) for path in overridden_keys(file)]
 
 
@@ -209,14 +213,27 @@ def test_every_key_that_our_yaml_overrides_is_verls(file, path):
 
 
 def test_the_tables_of_exceptions_are_in_use():
-    assert {*FREE_FORM, *FIELD_ONLY} <= {path for _, path in OVERRIDDEN}
+    assert {*FREE_FORM, *FIELD_ONLY} <= {path for _, path in OVERRIDDEN} | set(READ)
     assert not any(exists(path) for path in {*FREE_FORM, *FIELD_ONLY})
     assert not is_field("verl.workers.config:RolloutConfig.no_such_field")
 
 
-@pytest.mark.parametrize("path", VALIDATED_KEYS)
+@pytest.mark.parametrize("path", READ)
 def test_every_key_that_our_code_reads_is_verls(path):
+    if path in FREE_FORM:
+        path = FREE_FORM[path]
     assert exists(path), f"{VERL} has no configuration key {path} any more; grep verl_ext/ for it"
+
+
+def test_keys_are_found_in_strings_and_attributes():
+    source = """
+select(config, "trainer.resume_mode"), self.config.data.train_files.copy(), config.algorithm.gamma, config.name
+open("data.pt"), config.trainer, "verl.trainer"
+"""
+    expected = {"trainer.resume_mode", "data.train_files", "algorithm.gamma", "trainer"}
+    assert read_keys(source) == expected
+    assert {"trainer.resume_mode", "trainer.resume_from_path", "trainer.default_local_dir"} <= set(READ)
+    assert {path.partition(".")[0] for path in READ} == set(SECTIONS)
 
 
 def test_verl_trains_with_v1_by_default():

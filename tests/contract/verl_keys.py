@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration keys of verl's that this package sets or reads, where verl's YAML files alone do not settle it."""
 
+import ast
+import re
+
 from verl_ext.integration.verl_api import words
 
+PATH = re.compile(r"[a-z]\w*(\.[a-z]\w*)+")
 FREE_FORM = {
     "ray_kwargs.ray_init.num_gpus": "ray_kwargs.ray_init",
     "ray_kwargs.ray_init.include_dashboard": "ray_kwargs.ray_init",
+    "ray_kwargs.ray_init.runtime_env.env_vars": "ray_kwargs.ray_init",
     "actor_rollout_ref.model.override_config.attn_implementation": "actor_rollout_ref.model.override_config",
 }
 """Keys that verl passes on without knowing them: {our key: the mapping that verl must have}."""
@@ -21,15 +26,29 @@ FIELD_ONLY = {
 }
 """Keys that verl's dataclasses have and its YAML does not: {our key: the dataclass field}."""
 
-VALIDATED_KEYS = words(
-    """
-    trainer.use_v1 trainer.v1.trainer_mode trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async
-    trainer.default_local_dir algorithm.adv_estimator algorithm.rollout_correction.bypass_mode
-    actor_rollout_ref.rollout.calculate_log_probs actor_rollout_ref.rollout.temperature
-    actor_rollout_ref.rollout.load_format actor_rollout_ref.actor.strategy actor_rollout_ref.model.use_fused_kernels
-    actor_rollout_ref.actor.ulysses_sequence_parallel_size
-    actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size
-    data.image_key data.max_prompt_length data.filter_overlong_prompts data.custom_cls.path data.custom_cls.name
-    """
-)
-"""Keys of verl's that our code reads, or names in a message."""
+SECTIONS = words("actor_rollout_ref algorithm data distillation ray_kwargs reward trainer")
+"""verl's sections that this package reads."""
+NO_KEYS = {"data.pt", "data.js", "actor_rollout_ref.perception"}
+"""They look like keys of verl's, and are files or set by this package."""
+
+
+def read_keys(source):
+    """Every key of verl's that Python code names in a string, or reads as attributes of something called `config`."""
+    tree = ast.parse(source)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value} if PATH.fullmatch(node.value) else set()
+        elif isinstance(node, ast.Attribute):
+            names = _chain(node)[: -1 if id(node) in called else None]
+            if "config" in names[:-1]:
+                found.add(".".join(names[names.index("config") + 1 :]))
+    return {path for path in found if path.partition(".")[0] in SECTIONS} - NO_KEYS
+
+
+def _chain(node):
+    """The names of `a.b.c`; of an expression before them, nothing."""
+    if isinstance(node, ast.Attribute):
+        return [*_chain(node.value), node.attr]
+    return [node.id] if isinstance(node, ast.Name) else []

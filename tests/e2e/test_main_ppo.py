@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-import torch
 from support.runs import train
 
 MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
@@ -20,10 +19,6 @@ def recorded(run, name):
 
 def queue_sizes(run):
     return recorded(run, "transfer_queue")
-
-
-def load_actor(folder, step):
-    return torch.load(folder / f"global_step_{step}" / "actor" / "model_world_size_1_rank_0.pt", weights_only=False)
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +36,14 @@ def vanilla(easy_vqa, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pgpo(easy_vqa, tmp_path_factory):
-    """Five steps without interruption, with a checkpoint after the fourth."""
     run = train(
         tmp_path_factory.mktemp("pgpo"),
         easy_vqa,
         *PGPO,
         "trainer.v1.trainer_mode=perception_measuring_sync",
-        "trainer.save_freq=4",
-        "trainer.test_freq=5",
+        "trainer.test_freq=3",
         "perception.record_every=2",
-        steps=5,
+        steps=3,
         environment=MEASURED,
     )
     assert run.status == 0, run.output[-4000:]
@@ -64,7 +57,7 @@ def test_vanilla_verl_runs_as_if_the_package_were_absent(vanilla):
 
 
 def test_pgpo_trains(pgpo):
-    assert sorted(pgpo.steps) == [1, 2, 3, 4, 5]
+    assert sorted(pgpo.steps) == [1, 2, 3]
     for metrics in pgpo.steps.values():
         assert math.isfinite(metrics["actor/pg_loss"])
         assert math.isfinite(metrics["actor/grad_norm"])
@@ -79,7 +72,7 @@ def test_rollout_and_actor_agree(pgpo):
 
 
 def test_validation_reports_accuracy(pgpo):
-    assert "val-core/easy_vqa/acc/mean@1" in pgpo.steps[5]
+    assert "val-core/easy_vqa/acc/mean@1" in pgpo.steps[3]
 
 
 def test_no_extra_image_bytes_pass_through_the_queue(vanilla, pgpo):
@@ -125,27 +118,9 @@ def test_token_records_are_written(pgpo):
     from verl_ext.report.token_view import latest_records
 
     records = latest_records(pgpo.folder / "checkpoints" / "perception_tokens")
-    assert {record["step"] for record in records} == {4}
+    assert {record["step"] for record in records} == {2}
     for record in records:
         assert len(record["tokens"]) == len(record["visual_dependency"]) == len(record["weight"])
-
-
-def test_a_resumed_run_starts_step_5_from_the_same_state(pgpo, easy_vqa, tmp_path):
-    checkpoints = pgpo.folder / "checkpoints"
-    resumed = train(
-        tmp_path,
-        easy_vqa,
-        *PGPO,
-        f"trainer.resume_from_path={checkpoints / 'global_step_4'}",
-        "trainer.resume_mode=resume_path",
-        steps=5,
-    )
-    assert resumed.status == 0, resumed.output[-4000:]
-    assert sorted(resumed.steps) == [5]
-    prompts = [sorted({row["input"] for row in run.generations(5)}) for run in (pgpo, resumed)]
-    assert prompts[0] == prompts[1]
-    assert resumed.steps[5]["actor/lr"] == pgpo.steps[5]["actor/lr"]
-    assert prompts[0] != sorted({row["input"] for row in pgpo.generations(4)})
 
 
 @pytest.fixture(scope="session")
@@ -171,11 +146,3 @@ def test_papo_on_two_ranks(papo):
         assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
         assert metrics["actor/perception/papo/entropy"] > 0
         assert math.isfinite(metrics["actor/kl_loss"])
-
-
-def test_garbage_images_in_the_rollout_stop_the_run(easy_vqa, tmp_path):
-    """verl's default load format leaves vLLM's image mean and std random; nothing else would notice."""
-    run = train(tmp_path, easy_vqa, *PGPO, "actor_rollout_ref.rollout.load_format=dummy", steps=1)
-    assert run.status != 0
-    assert "below perception.min_rollout_correlation=0.95" in run.output
-    assert "load_format=auto" in run.output

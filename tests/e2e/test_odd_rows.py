@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of main_ppo over rows without images, over every odd row that trains, and into one that does not."""
+"""One run of main_ppo: rows without images, every odd row that trains, prompts that are too long, a broken picture."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.odd_rows import REFUSED, TRAINS, row
+from support.odd_rows import QUESTION, REFUSED, TRAINS, picture, row
 from support.runs import train
 
 BATCH, RESPONSES = 8, 2
 PLAIN = [row(content=f"how much is {number} + 2?") for number in range(BATCH)]
 ODD = list(TRAINS.values())
+WORDS = "word " * 400
+LONG = [row(picture(), content=QUESTION + WORDS), row(content=WORDS), *PLAIN[2:]]
 BROKEN, REASON = REFUSED["truncated PNG"]
 FIRST_ODD, LAST_ODD = 2, 1 + len(ODD) // BATCH
+WITH_LONG = LAST_ODD + 1
 RECORDS = "perception_tokens"
 
 
@@ -30,7 +33,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd")
     data = folder / "data"
     data.mkdir()
-    rows = table([*PLAIN, *ODD, PLAIN[0], BROKEN, *PLAIN[2:]])
+    rows = table([*PLAIN, *ODD, *LONG, PLAIN[0], BROKEN, *PLAIN[2:]])
     pq.write_table(rows, data / "train.parquet")
     pq.write_table(rows.slice(0, BATCH), data / "test.parquet")
     # No space for the records of the third step.
@@ -49,7 +52,7 @@ def run(tmp_path_factory):
         "actor_rollout_ref.rollout.max_model_len=288",
         f"actor_rollout_ref.rollout.n={RESPONSES}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}",
-        steps=LAST_ODD + 1,
+        steps=WITH_LONG + 1,
     )
 
 
@@ -63,25 +66,33 @@ def test_rows_without_images_warn_and_train_as_grpo(run):
 
 
 def test_every_odd_row_trains(run):
-    assert sorted(run.steps) == list(range(1, LAST_ODD + 1)), run.output[-4000:]
+    assert sorted(run.steps) == list(range(1, WITH_LONG + 1)), run.output[-4000:]
     for step in range(FIRST_ODD, LAST_ODD + 1):
         generations = run.generations(step)
         assert len(generations) == BATCH * RESPONSES
-    seen = [entry["input"] for step in range(FIRST_ODD, LAST_ODD + 1) for entry in run.generations(step)]
-    assert len(seen) == len(ODD) * RESPONSES
     pictured = sum(bool(odd["images"]) for odd in ODD) / len(ODD)
     shares = [run.steps[step]["perception/image_rows"] for step in range(FIRST_ODD, LAST_ODD + 1)]
     assert sum(shares) / len(shares) == pytest.approx(pictured)
 
 
+def test_a_picture_with_a_huge_question_is_left_out_with_a_warning_and_huge_text_is_cut(run):
+    prompts = [entry["input"] for entry in run.generations(WITH_LONG)]
+    assert len(prompts) == (BATCH - 1) * RESPONSES
+    assert sum("word word" in prompt for prompt in prompts) == RESPONSES
+    assert run.steps[WITH_LONG]["perception/image_rows"] == 0.0
+    assert f"step {WITH_LONG}: the rollout failed for 1 prompts" in run.output
+    assert "rollout.prompt_length=256" in run.output
+
+
 def test_a_full_disk_costs_the_records_and_nothing_else(run):
     assert "step 3: its token records are not written" in run.output
     written = {path.name for path in (run.folder / "checkpoints" / RECORDS).iterdir()}
-    assert written == {f"step_{step:06d}.parquet" for step in range(1, LAST_ODD + 1) if step != 3}
+    assert written == {f"step_{step:06d}.parquet" for step in range(1, WITH_LONG + 1) if step != 3}
 
 
 def test_a_broken_picture_names_its_row(run):
     assert run.status != 0
-    assert f"DataError: row {len(PLAIN) + len(ODD) + 1} of " in run.output
-    assert f"(extra_info.index {len(PLAIN) + len(ODD) + 1}): " in run.output
+    broken = len(PLAIN) + len(ODD) + len(LONG) + 1
+    assert f"DataError: row {broken} of " in run.output
+    assert f"(extra_info.index {broken}): " in run.output
     assert REASON in run.output

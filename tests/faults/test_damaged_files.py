@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real command with a disk that is full, a checkpoint that was cut, and data that are damaged or too long."""
+"""The real command with a full disk, a cut checkpoint, damaged data, prompts that are too long, garbage in vLLM."""
 
 import json
 import shutil
@@ -52,7 +52,15 @@ def test_a_parquet_file_with_changed_bytes(easy_vqa, tmp_path):
     assert f"DataError: {data / 'train.parquet'} is damaged between row " in refused.output
 
 
-def test_a_prompt_longer_than_the_limit_is_an_error_that_says_so(easy_vqa, tmp_path):
+def test_garbage_images_in_the_rollout_stop_the_run(easy_vqa, tmp_path):
+    """verl's default load format leaves vLLM's image mean and std random; nothing else would notice."""
+    run = train(tmp_path, easy_vqa, *OVERRIDES, "actor_rollout_ref.rollout.load_format=dummy", steps=1)
+    assert run.status != 0
+    assert "below perception.min_rollout_correlation=0.95" in run.output
+    assert "load_format=auto" in run.output
+
+
+def test_prompts_that_are_all_longer_than_the_limit_are_an_error_that_says_so(easy_vqa, tmp_path):
     run = train(tmp_path, easy_vqa, *OVERRIDES, "data.max_prompt_length=16", steps=1)
     assert run.status != 0
     assert "rollout.prompt_length=16" in run.output

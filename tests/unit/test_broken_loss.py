@@ -31,9 +31,9 @@ def test_a_broken_forward_pass_has_no_sound_gradient_so_verl_drops_the_step(valu
     assert "torch.isfinite(grad_norm)" in inspect.getsource(FSDPEngine.optimizer_step)
 
 
-def attempt(value, policy):
+def attempt(value, policy, last=-3.0):
     """One micro-batch of two prompts whose policy loss is `value` times the log-probabilities."""
-    log_probs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    log_probs = torch.tensor([-1.0, -2.0, last], requires_grad=True)
     nested = as_nested_tensor([log_probs[:2], log_probs[2:]], layout=torch.jagged)
     data = TensorDict({"uid": ["first", "second"]}, batch_size=2)
     data[STEPS_DONE] = NonTensorData(6, batch_size=[2])
@@ -50,9 +50,14 @@ def attempt(value, policy):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_stop_names_step_prompts_and_part(value):
-    message = r"step 7, prompts first, second: the loss is NaN or infinite \(verl's policy loss\); the optimizer"
+    message = r"step 7, one of the prompts first, second: the loss is NaN or infinite \(verl's policy loss\); the opt"
     with pytest.raises(BrokenNumberError, match=message):
         attempt(value, "stop")
+
+
+def test_the_prompt_with_the_broken_log_probability_is_named_alone():
+    with pytest.raises(BrokenNumberError, match=r"step 7, prompts second: the loss is NaN"):
+        attempt(1.0, "stop", last=float("nan"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -52,7 +52,7 @@ def result(arm, seed, accuracy=0.7, blind=0.4, versions="1", steps=STEPS):
             "response_tokens": 13.0,
         },
         "accuracy_at": {"8": 0.5, "16": 0.6},
-        "steps": {name: [1.0] * steps for name in KEPT},
+        "steps": {name: [5.0 if name == "timing_s/step" else 1.0] * steps for name in KEPT},
     }
 
 
@@ -197,6 +197,8 @@ def test_the_page_names_what_separates_and_what_does_not(results):
     assert "was 0.60 (0.60 in the first half, 0.60 in the second) times as large as PAPO-G's" in text
     assert "was 1.00 (1.00 in the first half, 1.00 in the second) times as large as PAPO-G's" in text
     assert "| GRPO | 0.710 | 0.720 | 0.730 |" in text
+    # One second of five is the ablated pass.
+    assert re.search(r"\| PGPO \| 3 of 3 \| .* \| 1\.00 \[1\.00, 1\.00\] \| \+25% \|", text)
 
 
 def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):

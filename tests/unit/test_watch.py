@@ -64,6 +64,29 @@ def test_an_actor_that_was_killed_is_found(actors):
         wait_for(look)
 
 
+def test_an_actor_that_ray_starts_again_is_not_taken_for_dead(cluster):
+    class Worker:
+        def process(self):
+            return os.getpid()
+
+    actor = ray.remote(Worker).options(max_restarts=1).remote()
+    look = ActorLook([actor])
+    first = ray.get(actor.process.remote())
+    os.kill(first, signal.SIGKILL)
+    unreachable, latest = 0, time.monotonic() + 30
+    while time.monotonic() < latest:
+        look()
+        try:
+            assert ray.get(actor.process.remote()) != first
+            break
+        except ray.exceptions.ActorUnavailableError:
+            unreachable += 1
+    else:
+        pytest.fail("Ray did not start it again")
+    assert unreachable
+    look()
+
+
 def wait_for(look, seconds=30):
     for _ in range(seconds * 10):
         look()
@@ -130,6 +153,21 @@ def test_a_run_that_goes_on_waiting_is_ended_once(quick):
     made.join(10)
     assert len(ended) == 1
     assert str(made.found) == "x"
+
+
+def test_a_look_that_fails_does_not_end_the_watch(quick, caplog):
+    ended, calls = [], []
+
+    def broken():
+        calls.append(1)
+        raise ValueError("not an address")
+
+    made = Watch([broken, lambda: dead() if len(calls) > 2 else None], lambda: ended.append(1))
+    made.start()
+    made.join(10)
+    assert ended == [1]
+    assert str(made.found) == "x"
+    assert "could not look at all of them" in caplog.text
 
 
 def test_a_run_that_ends_by_itself_is_left_alone(quick):

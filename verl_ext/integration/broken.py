@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -69,10 +69,10 @@ class BrokenRows:
         rows = (~torch.isfinite(values) & mask).any(dim=-1)
         if not rows.any():
             return
-        uids = list(dict.fromkeys(self.uids[row] for row in rows.nonzero().flatten().tolist()))
+        uids = [self.uids[row] for row in rows.nonzero().flatten().tolist()]
         text = (
             f"step {self.step}: {what} ({users}) of {int(rows.sum())} responses are NaN or infinite, to the prompts "
-            f"{', '.join(uids[:ROWS_NAMED])}{', ...' if len(uids) > ROWS_NAMED else ''}"
+            f"{listed(uids)}"
         )
         if self.policy == STOP:
             raise BrokenNumberError(
@@ -80,6 +80,12 @@ class BrokenRows:
             )
         logger.warning("%s; they are left out of the step", text)
         self.rows |= rows
+
+
+def listed(uids: Iterable[str]) -> str:
+    """The first few prompts, each once."""
+    once = list(dict.fromkeys(uids))
+    return f"{', '.join(once[:ROWS_NAMED])}{', ...' if len(once) > ROWS_NAMED else ''}"
 
 
 def sound_loss(

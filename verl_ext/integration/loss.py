@@ -13,7 +13,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
-from verl_ext.integration.broken import STOP, sound_loss
+from verl_ext.integration.broken import STOP, listed, sound_loss
 from verl_ext.integration.control import influence
 from verl_ext.methods.base import LossInputs, LossTerm, Method
 
@@ -59,8 +59,8 @@ def loss_with_terms(
         parts[name] = value
         metrics[name] = Metric(value=value, aggregation=AggregationType.SUM)
         metrics[f"{name}_loss_coef"] = coef
-    log_probs = model_output["log_probs"].values()
-    loss, found = sound_loss(loss, parts, log_probs, policy=on_broken, where=lambda: _where(data))
+    log_probs = model_output["log_probs"]
+    loss, found = sound_loss(loss, parts, log_probs.values(), policy=on_broken, where=lambda: _where(data, log_probs))
     return loss, {**metrics, **found}
 
 
@@ -76,10 +76,17 @@ def _terms(
             yield f"perception/{method.name}/{term.name}", term.coef, _aggregate(term, inputs.response_mask, config)
 
 
-def _where(data: TensorDict) -> str:
-    """Training step and prompts of a micro-batch, as far as it tells them."""
-    uids = dict.fromkeys(map(str, data["uid"])) if "uid" in data else ()
-    return f"step {data[STEPS_DONE] + 1}, prompts {', '.join(uids) or 'unknown'}"
+def _where(data: TensorDict, log_probs: torch.Tensor) -> str:
+    """Training step, and the prompts with a broken number; all of the micro-batch where no single one has it."""
+    uids = [str(uid) for uid in data["uid"]] if "uid" in data else []
+    per_row = [log_probs.unbind(), *([data["advantages"].unbind()] if "advantages" in data else [])]
+    broken = [uid for uid, *rows in zip(uids, *per_row, strict=True) if not all(map(_finite, rows))] if uids else []
+    which = f"prompts {listed(broken)}" if broken else f"one of the prompts {listed(uids) or 'unknown'}"
+    return f"step {data[STEPS_DONE] + 1}, {which}"
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 def _loss_inputs(model_output: dict[str, torch.Tensor], data: TensorDict, methods: Sequence[Method]) -> LossInputs:

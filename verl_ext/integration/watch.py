@@ -7,6 +7,7 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -42,15 +43,18 @@ class ActorLook:
         self._asked = [(actor, actor.__ray_ready__.remote()) for actor in actors]
 
     def __call__(self) -> None:
-        """Ask again those that have answered.
+        """Ask again those that have answered, and those that Ray cannot reach at the moment.
 
         Raises:
             ray.exceptions.RayError: one has died; names its class and process, or says that memory ran out.
         """
         for at, (actor, answer) in enumerate(self._asked):
-            if ray.wait([answer], timeout=0)[0]:
+            if not ray.wait([answer], timeout=0)[0]:
+                continue
+            # Of one that does not come back Ray says later that it died.
+            with suppress(ray.exceptions.ActorUnavailableError):
                 ray.get(answer)
-                self._asked[at] = (actor, actor.__ray_ready__.remote())
+            self._asked[at] = (actor, actor.__ray_ready__.remote())
 
 
 class EngineLook:
@@ -131,6 +135,9 @@ class Watch(threading.Thread):
                 except (ProcessDied, ray.exceptions.RayError) as error:
                     self.found = self._known_to_ray(error)
                     break
+                # A look that fails is no reason to end a run, nor to stop looking.
+                except Exception:
+                    logger.exception("the watch over the run's processes could not look at all of them")
         return self.found
 
     def _known_to_ray(self, error: Exception) -> Exception:

@@ -127,10 +127,19 @@ class WatchedRun(Base):
         super().on_step_begin()
 
     def on_sample_end(self) -> None:
-        """Repeat a step of which an engine's death took some prompts; verl would train on what is left."""
-        failed = getattr(self.replay_buffer, "failure_keys", {}).get(TRAIN)
-        if failed and self._watch is not None and (died := self._watch.look()):
-            raise died
+        """Repeat a step of which an engine's death took some prompts; say how many failed for other reasons.
+
+        verl trains on what is left.
+        """
+        if failed := getattr(self.replay_buffer, "failure_keys", {}).get(TRAIN):
+            if self._watch is not None and (died := self._watch.look()):
+                raise died
+            logger.warning(
+                "step %d: the rollout failed for %d prompts, and verl goes on without them; the errors above say why "
+                "(longer than data.max_prompt_length, for instance)",
+                self.global_steps,
+                len(failed),
+            )
         super().on_sample_end()
 
     def _build_replay_buffer(self) -> ReplayBuffer:
