@@ -17,6 +17,7 @@ TITLES = {
     "engine": "VLLM::EngineCore",
     "runner": "ray::TaskRunnerV1",
     "agent_loop": "AgentLoopWorker",
+    "reward": "ray::RewardLoopWorker",
 }
 """How the processes of a run call themselves; `driver` is main_ppo itself."""
 START, END = 420, 180

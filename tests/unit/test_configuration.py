@@ -5,7 +5,6 @@ import dataclasses
 import pickle
 
 import pytest
-import ray
 from omegaconf import OmegaConf
 from support.configuration import configuration
 from support.tiny import ROOT
@@ -14,6 +13,7 @@ from verl_ext.ablation.spec import AblationSpec
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.config import RunOptions, parse
 from verl_ext.integration.hydra_callback import ValidatePerception
+from verl_ext.integration.inputs import check_inputs
 from verl_ext.integration.typed import build
 from verl_ext.integration.validation import validate
 from verl_ext.methods import registry
@@ -40,7 +40,6 @@ def refusal(*overrides):
     error = stopped.value.__cause__
     assert isinstance(error, ConfigurationError)
     assert str(stopped.value) == f"verl-ext: {error}"
-    assert not ray.is_initialized()
     return error
 
 
@@ -415,9 +414,38 @@ def test_a_view_that_does_not_fit(overrides, key, value, remedy):
     says(refusal(PGPO_GROUP, *overrides), key, value, remedy)
 
 
+# Files that are not there
+
+TRAIN, VAL, PATH = "data.train_files", "data.val_files", "actor_rollout_ref.model.path"
+FILES = "a Parquet file, or a list of them"
+MISSING_REFUSALS = [
+    ([f"{TRAIN}=/no/such/train.parquet"], TRAIN, "/no/such/train.parquet", "no such file"),
+    ([f"{TRAIN}=[{ROOT}/README.md,/no/such]"], TRAIN, "/no/such", "`verl-ext data --help`"),
+    ([f"{TRAIN}=[]"], TRAIN, "[]", FILES),
+    ([f"{TRAIN}=null"], TRAIN, "None", FILES),
+    ([f"{VAL}=/no/such/test.parquet"], VAL, "/no/such/test.parquet", "no such file"),
+    ([f"{PATH}=/no/such/model"], PATH, "/no/such/model", "no such folder"),
+    ([f"{PATH}=null"], PATH, "None", "a model's folder, or its name at Hugging Face"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value", "remedy"), MISSING_REFUSALS, ids=[case[0][0] for case in MISSING_REFUSALS]
+)
+def test_what_is_read_must_be_there(overrides, key, value, remedy):
+    there = [f"{name}={ROOT}/README.md" for name in (TRAIN, VAL)]
+    says(refusal(PGPO_GROUP, *there, *overrides), key, value, remedy)
+
+
+@pytest.mark.parametrize("overrides", [[f"{PATH}=Qwen/Qwen2.5-VL-3B-Instruct"], ["trainer.nnodes=2", f"{TRAIN}=/no"]])
+def test_what_is_elsewhere_is_not_looked_for(overrides):
+    remote = [f"{TRAIN}=hdfs://somewhere/train.parquet", f"{VAL}={ROOT}/README.md"]
+    check_inputs(configuration(PGPO_GROUP, *remote, *overrides))
+
+
 def test_there_are_enough_of_them():
     cases = {case[1] for case in SECTION_REFUSALS} | {case[0] for case in VERL_REFUSALS}
-    count = len(cases) + len(VIEW_REFUSALS)
+    count = len(cases) + len(VIEW_REFUSALS) + len(MISSING_REFUSALS)
     assert count >= 60
     assert f"{count} that are wrong in one way each" in (ROOT / "docs" / "reliability.md").read_text()
 

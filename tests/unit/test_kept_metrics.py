@@ -100,6 +100,7 @@ def test_without_the_file_logger_nothing_is_renamed(path):
 
 def started(folder, *overrides):
     given = [f"trainer.default_local_dir={folder}", LOGGED, "algorithm.filter_groups.enable=False"]
+    given += [f"data.{name}_files={__file__}" for name in ("train", "val")]
     ValidatePerception().on_job_start(configuration("+perception=pgpo", *given, *overrides))
 
 

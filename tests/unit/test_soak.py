@@ -2,6 +2,7 @@
 """The soak's figures on samples whose slopes are known, and what it takes for its own."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -98,6 +99,15 @@ def test_figures_and_their_text(reports):
     assert "| 1 | `/dev/shm/psm_*` | 1 | vLLM worker |" in text
     assert "| 1 | `ckpt_*.lock` | 2 | - |" in text
     assert "lowest 0.990000" in text
+
+
+def test_the_page_has_the_figures_of_the_soak(reports):
+    found = json.loads((ROOT / "docs/soak.json").read_text())
+    page = (ROOT / "docs/reliability.md").read_text()
+    (table,) = [part for part in reports.markdown(found).split("\n\n") if part.startswith("| role ")]
+    assert table in page
+    assert found["steps"] == 500
+    assert f"the lowest correlation of a step is {found['lowest_correlation']:.10f}" in page
 
 
 def test_what_fills_up_in_the_first_half_is_flat(reports):

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.integration.checkpoints import resumed_from
+from verl_ext.integration.inputs import check_inputs
 from verl_ext.integration.kept_metrics import keep_metrics
 from verl_ext.integration.stopped import last_words
 from verl_ext.integration.validation import validate
@@ -28,7 +29,7 @@ class ValidatePerception(Callback):
     """Installed by the `perception` configuration group, so only where that group is used."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the configuration and the checkpoint to resume from, and keep the metrics that a resumed run has.
+        """Check configuration, files and the checkpoint to resume from, and keep the metrics that a resumed run has.
 
         Raises:
             SystemExit: one of them does not fit, or could not be checked. Hydra turns every ordinary exception of a
@@ -36,6 +37,7 @@ class ValidatePerception(Callback):
         """
         try:
             validate(config)
+            check_inputs(config)
             checkpoint = resumed_from(config)
             kept = keep_metrics(config) if checkpoint else None
         except (ConfigurationError, OmegaConfBaseException) as error:

@@ -186,13 +186,22 @@ SYMBOLS = [
     Symbol(f"{TRAINER}._step_once", WATCHED, source=('partition_id="train"',)),
     Symbol(f"{TRAINER}.on_sample_end", WATCHED, overridden=("self",)),
     Symbol(f"{TRAINER}.step", WATCHED, overridden=words("self metrics timing_raw")),
-    Symbol(f"{TRAINER}._setup", WATCHED, source=("self.llm_server_manager: LLMServerManager",)),
+    Symbol(
+        f"{TRAINER}._setup",
+        WATCHED,
+        source=("self.llm_server_manager: LLMServerManager", "self.reward_loop_manager = RewardLoopManager("),
+    ),
     Symbol(f"{SEPARATE}._setup", WATCHED, source=("self.standalone_server_manager: LLMServerManager",)),
     Symbol("verl.workers.rollout.llm_server:LLMServerManager.get_addresses", WATCHED, called=("self",)),
     Symbol(
         "verl.workers.rollout.llm_server:LLMServerManager._initialize_llm_servers",
         WATCHED,
         source=("self.server_handles = [",),
+    ),
+    Symbol(
+        "verl.experimental.reward_loop.reward_loop:RewardLoopManager._init_reward_loop_workers",
+        WATCHED,
+        source=("self.reward_loop_workers = []",),
     ),
     Symbol("verl.single_controller.ray.base:RayWorkerGroup.workers", WATCHED),
     Symbol(f"{TRAINER}._build_replay_buffer", WATCHED, overridden=("self",)),

@@ -66,8 +66,9 @@ class WatchedRun(Base):
             logger.warning("%s has no agent_loop_workers: if one of its workers dies, nothing will notice", kind)
         managers = [some for name in SERVER_MANAGERS if (some := getattr(self, name, None))]
         servers = [server for some in managers for server in some.server_handles]
+        rewarding = self.reward_loop_manager.reward_loop_workers
         # First, since Ray knows why an actor died: because the machine's memory ran out, for instance.
-        looks: list[Look] = [ActorLook([*(workers or []), *servers])]
+        looks: list[Look] = [ActorLook([*(workers or []), *servers, *rewarding])]
         if self.config.actor_rollout_ref.rollout.name == "vllm":
             looks.append(EngineLook([address for some in managers for address in some.get_addresses()]))
         return looks
