@@ -2,6 +2,7 @@
 """Which checkpoint a run resumes from, and whether it is whole: real files of torch, cut, emptied and taken away."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +68,10 @@ def test_zeros_and_nothing_are_defects(tmp_path):
     (tmp_path / "zeros.pt").write_bytes(bytes(100))
     assert defect(tmp_path / "zeros.pt") == "overwritten by zeros"
     assert defect(tmp_path / "none.pt") == "missing"
+
+
+def test_a_file_that_the_system_cannot_read_says_why():
+    assert defect(Path("/proc/self/mem")) == "unreadable (Input/output error)"
 
 
 def test_the_format_before_torch_1_6_is_left_to_torch(tmp_path):

@@ -17,12 +17,16 @@ def defect(path: Path) -> str | None:
     """What is wrong with a file of `torch.save`, or of several in a row as in torch's distributed checkpoints.
 
     Returns:
-        "missing", "empty", "cut off" or "overwritten by zeros"; None if nothing is, or if the format is another one.
+        "missing", "empty", "cut off", "overwritten by zeros" or why it cannot be read; None if nothing is wrong, or if
+        the format is another one.
     """
     if not path.is_file():
         return "missing"
-    with path.open("rb") as file:
-        head = file.read(len(ZIP))
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(ZIP))
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
     if not head:
         return "empty"
     if not any(head):
