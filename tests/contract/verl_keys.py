@@ -11,6 +11,7 @@ FREE_FORM = {
     "ray_kwargs.ray_init.num_gpus": "ray_kwargs.ray_init",
     "ray_kwargs.ray_init.include_dashboard": "ray_kwargs.ray_init",
     "ray_kwargs.ray_init.runtime_env.env_vars": "ray_kwargs.ray_init",
+    "reward.custom_reward_function.reward_kwargs": "reward.custom_reward_function",
     "actor_rollout_ref.model.override_config.attn_implementation": "actor_rollout_ref.model.override_config",
 }
 """Keys that verl passes on without knowing them: {our key: the mapping that verl must have}."""

@@ -6,9 +6,9 @@ import math
 
 import pytest
 from support import image_token_loop
+from support.measured import MEASURED
 from support.runs import train
 
-MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
 COLOCATED = [
     "+perception=vepo",
     "perception.methods=[vepo,pepo]",

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real main_ppo on the CPU: Ray, FSDP2 on gloo, TransferQueue, the real vLLM."""
 
-import json
 import math
 
 import pytest
+from support.measured import MEASURED, check_that_no_image_is_fetched, check_that_the_step_is_told, recorded
 from support.runs import train
 
-MEASURED = {"VERL_USE_EXTERNAL_MODULES": "support.measuring_trainers"}
 # Without DAPO's group filter the prompts of a step are those of the data set, in order.
 PGPO = ["+perception=pgpo", "algorithm.filter_groups.enable=False"]
-
-
-def recorded(run, name):
-    lines = (run.folder / "checkpoints" / f"{name}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def queue_sizes(run):
@@ -89,22 +83,12 @@ def test_no_extra_image_bytes_pass_through_the_queue(vanilla, pgpo):
     assert per_row[0] == per_row[1]
 
 
-@pytest.mark.parametrize("name", ["pgpo", "papo"])
-def test_the_ablated_pass_fetches_no_images(name, request):
-    calls = [call for call in recorded(request.getfixturevalue(name), "calls") if "ablated" in call["method"]]
-    assert calls
-    assert all("multi_modal_inputs" not in call["fields"] for call in calls)
+def test_the_ablated_pass_fetches_no_images(pgpo):
+    check_that_no_image_is_fetched(pgpo)
 
 
-@pytest.mark.parametrize("name", ["pgpo", "papo"])
-def test_the_workers_are_told_the_step(name, request):
-    run = request.getfixturevalue(name)
-    calls = recorded(run, "calls")
-    masks = [call["perception_step"] for call in calls if "ablated" in call["method"]]
-    done = [call["perception_steps_done"] for call in calls if call["method"] == "update_actor"]
-    assert masks == sorted(run.steps)
-    assert done == [step - 1 for step in sorted(run.steps)]
-    assert {call["perception_total_steps"] for call in calls if "perception_total_steps" in call} == {max(run.steps)}
+def test_the_workers_are_told_the_step(pgpo):
+    check_that_the_step_is_told(pgpo)
 
 
 def test_the_timers_keep_the_two_passes_apart(pgpo):
@@ -121,28 +105,3 @@ def test_token_records_are_written(pgpo):
     assert {record["step"] for record in records} == {2}
     for record in records:
         assert len(record["tokens"]) == len(record["visual_dependency"]) == len(record["weight"])
-
-
-@pytest.fixture(scope="session")
-def papo(easy_vqa, tmp_path_factory):
-    """PAPO-G with everything on, on two ranks."""
-    run = train(
-        tmp_path_factory.mktemp("papo"),
-        easy_vqa,
-        "+perception=papo_g",
-        "perception.papo.entropy_coef=0.03",
-        "trainer.v1.trainer_mode=perception_measuring_sync",
-        "trainer.n_gpus_per_node=2",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
-        environment=MEASURED,
-    )
-    assert run.status == 0, run.output[-4000:]
-    return run
-
-
-def test_papo_on_two_ranks(papo):
-    for metrics in papo.steps.values():
-        assert metrics["actor/perception/papo/perception_kl"] > 0
-        assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
-        assert metrics["actor/perception/papo/entropy"] > 0
-        assert math.isfinite(metrics["actor/kl_loss"])

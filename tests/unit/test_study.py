@@ -174,7 +174,9 @@ def test_arms_without_seeds_in_common_are_not_compared(tmp_path):
     runs = [result("grpo", seed) for seed in (1, 2)] + [result("pgpo", seed) for seed in (2, 3)]
     results = read_results(written(tmp_path, *runs))
     assert not Tables(results).has("pgpo", "grpo")
-    assert "| PGPO | 0.700 ± 0.000 | - |" in page(results, "01/02/2026")
+    text = page(results, "01/02/2026")
+    assert "| PGPO | 0.700 ± 0.000 | - |" in text
+    assert "half interval" not in text
 
 
 def test_runs_that_fell_are_named(tmp_path):
