@@ -7,14 +7,14 @@ import inspect
 import sys
 from importlib import import_module
 from importlib.metadata import DistributionFinder, PackageNotFoundError
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 import verl.plugin.platform
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-from verl_ext.platforms.cpu import packed_attention, polling, process_group, vllm
+from verl_ext.platforms.cpu import VLLM_ROLLOUT, packed_attention, polling, process_group, vllm, weight_socket
 from verl_ext.platforms.cpu.device import DEVICE_MODULE
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 from verl_ext.platforms.cpu.patching import PatchError, replace_symbol
@@ -66,6 +66,8 @@ PATCHES = [
     (process_group.patch, "verl.utils.distributed", "initialize_global_process_group_ray"),
     (packed_attention.patch, "verl.models.transformers.qwen2_vl", "_custom_flash_attention_forward"),
     (polling.patch, "verl.trainer.ppo.v1.replay_buffer", "ReplayBuffer.__init__"),
+    (weight_socket.patch_sender, f"{VLLM_ROLLOUT}.vllm_rollout", "ServerAdapter.__init__"),
+    (weight_socket.patch_receiver, f"{VLLM_ROLLOUT}.utils", "vLLMColocateWorkerExtension._get_zmq_handle"),
 ]
 
 
@@ -79,6 +81,18 @@ def source_of(path, name):
 @pytest.mark.parametrize(("patch", "path", "name"), PATCHES, ids=[case[2] for case in PATCHES])
 def test_every_patch_is_in_force(patch, path, name):
     assert source_of(path, name).__code__.co_filename == patch.__code__.co_filename
+
+
+def test_two_runs_with_the_same_job_id_have_sockets_of_their_own(monkeypatch):
+    utils = importlib.import_module(f"{VLLM_ROLLOUT}.utils")
+    worker = SimpleNamespace(local_rank=0, model_runner=None)
+    monkeypatch.setenv("VERL_RAY_JOB_ID", "01000000")
+    handles = []
+    for raylet in ("11", "12"):
+        monkeypatch.setenv(weight_socket.RAYLET, raylet)
+        handles.append(utils.vLLMColocateWorkerExtension._get_zmq_handle(worker))
+    assert handles[0] == "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0-raylet-11.sock"
+    assert handles[1] == handles[0].replace("-11.", "-12.")
 
 
 @pytest.mark.parametrize("patch", [process_group.patch, packed_attention.patch])

@@ -496,6 +496,17 @@ SYMBOLS = [
         ),
         defaults={"poll_interval": 2.0},
     ),
+    Symbol(
+        "verl.workers.rollout.vllm_rollout.vllm_rollout:ServerAdapter.__init__",
+        "platforms/cpu/weight_socket.py",
+        source=('self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-',),
+    ),
+    Symbol(
+        "verl.workers.rollout.vllm_rollout.utils:vLLMColocateWorkerExtension._get_zmq_handle",
+        "platforms/cpu/weight_socket.py",
+        overridden=("self",),
+        source=('return f"ipc:///tmp/rl-colocate-zmq-{job_id}-',),
+    ),
     Symbol("verl.models.transformers.qwen2_vl:_custom_flash_attention_forward", "platforms/cpu/packed_attention.py"),
     Symbol(
         f"{ULYSSES}gather_seq_scatter_heads", "platforms/cpu/packed_attention.py", called=words("x seq_dim= head_dim=")

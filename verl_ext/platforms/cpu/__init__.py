@@ -8,16 +8,20 @@ from types import ModuleType
 
 import wrapt
 
+VLLM_ROLLOUT = "verl.workers.rollout.vllm_rollout"
+
 
 def register() -> None:
     """Register the platform now and everything else when verl imports the module it concerns."""
-    from verl_ext.platforms.cpu import polling, process_group, vllm_distribution
+    from verl_ext.platforms.cpu import polling, process_group, vllm_distribution, weight_socket
 
     import_module("verl_ext.platforms.cpu.platform")
     vllm_distribution.install()
     wrapt.register_post_import_hook(process_group.patch, "verl.utils.distributed")
     wrapt.register_post_import_hook(_patch_attention, "verl.models.transformers.qwen2_vl")
     wrapt.register_post_import_hook(polling.patch, "verl.trainer.ppo.v1.replay_buffer")
+    wrapt.register_post_import_hook(weight_socket.patch_sender, f"{VLLM_ROLLOUT}.vllm_rollout")
+    wrapt.register_post_import_hook(weight_socket.patch_receiver, f"{VLLM_ROLLOUT}.utils")
     wrapt.register_post_import_hook(_register_checkpoint_engine, "verl.checkpoint_engine")
     wrapt.register_post_import_hook(_register_engine, "verl.workers.engine.fsdp.transformer_impl")
 
