@@ -76,7 +76,8 @@ def test_every_odd_row_trains(run):
 
 
 def test_a_picture_with_a_huge_question_is_left_out_with_a_warning_and_huge_text_is_cut(run):
-    prompts = [entry["input"] for entry in run.generations(WITH_LONG)]
+    # verl fills the batch up with empty rows that do not count.
+    prompts = [entry["input"] for entry in run.generations(WITH_LONG) if entry["input"]]
     assert len(prompts) == (BATCH - 1) * RESPONSES
     assert sum("word word" in prompt for prompt in prompts) == RESPONSES
     assert run.steps[WITH_LONG]["perception/image_rows"] == 0.0
