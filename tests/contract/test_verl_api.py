@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contract.verl_keys import FIELD_ONLY, FREE_FORM, SECTIONS, read_keys
+from contract.verl_keys import FIELD_ONLY, FREE_FORM, PUT_TOGETHER, SECTIONS, read_keys
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from support.configuration import configuration
@@ -198,7 +198,7 @@ def overridden_keys(file):
     return [path for path in leaves(verls) if path]
 
 
-READ = sorted({path for file in PACKAGE.rglob("*.py") for path in read_keys(file.read_text())})
+READ = sorted({path for file in PACKAGE.rglob("*.py") for path in read_keys(file.read_text())} | set(PUT_TOGETHER))
 OVERRIDDEN = [(file, path) for file in sorted((PACKAGE / "config").rglob("*.yaml")) for path in overridden_keys(file)]
 
 

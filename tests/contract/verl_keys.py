@@ -33,6 +33,10 @@ NO_KEYS = {"data.pt", "data.js", "actor_rollout_ref.perception"}
 """They look like keys of verl's, and are files or set by this package."""
 
 
+PUT_TOGETHER = words("trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async")
+"""Keys whose names our code makes out of parts, where nothing can find them."""
+
+
 def read_keys(source):
     """Every key of verl's that Python code names in a string, or reads as attributes of something called `config`."""
     tree = ast.parse(source)

@@ -10,10 +10,14 @@ from support.configuration import SMALL
 
 CASES = {
     "group": ["+perception=pgop"],
+    "key": ["+perception=pgpo", "+perception.pgpo.treshold=1"],
     "value": ["+perception=papo_g", "perception.papo.coef=-1"],
+    "trainer": ["+perception=pgpo", "trainer.v1.trainer_mode=sync"],
     "file": ["+perception=pgpo", "data.train_files=/no/such/train.parquet"],
 }
 EXPECTED = {
+    "key": "verl-ext: perception.pgpo.treshold=1: no such key; did you mean 'threshold'?",
+    "trainer": "verl-ext: trainer.v1.trainer_mode=sync: this trainer ignores the section; write perception_sync",
     "value": "verl-ext: perception.papo.coef=-1: write a value between 0 and 1e+06",
     "file": "verl-ext: data.train_files=/no/such/train.parquet: there is no such file; correct the path "
     "(`verl-ext data --help` lists what it can prepare)",
