@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from support.attempts import attempt
-from support.resumed import OVERRIDES, STEPS, check_whole, last_words
+from support.resumed import OVERRIDES, STEPS, check_whole, last_words, prompts, steps_by_attempt
 from support.runs import train
 
 RANK_0 = "world_size_1_rank_0.pt"
@@ -14,7 +14,7 @@ RANK_0 = "world_size_1_rank_0.pt"
 
 @pytest.mark.timeout(1500)
 def test_a_full_disk_and_a_cut_checkpoint(easy_vqa, tmp_path):
-    """A run that cannot write its second checkpoint, goes on from the first, and then finds its last one cut."""
+    """A run that cannot write its second checkpoint goes on from the first; when its last is cut, from the one named."""
     full = tmp_path / "checkpoints" / "global_step_2" / "actor" / f"model_{RANK_0}"
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")
@@ -36,8 +36,18 @@ def test_a_full_disk_and_a_cut_checkpoint(easy_vqa, tmp_path):
     refused = train(tmp_path, easy_vqa, *OVERRIDES, steps=STEPS)
     assert refused.status != 0
     assert f"{cut} is cut off" in last_words(refused)
-    assert f"trainer.resume_from_path={tmp_path}/checkpoints/global_step_{STEPS - 2}" in last_words(refused)
     assert "Started a local Ray instance" not in refused.output
+
+    older = [
+        "trainer.resume_mode=resume_path",
+        f"trainer.resume_from_path={tmp_path}/checkpoints/global_step_{STEPS - 2}",
+    ]
+    assert all(override in last_words(refused) for override in older)
+    with attempt(tmp_path, easy_vqa, *OVERRIDES, *older, number=3, steps=STEPS) as run:
+        finished = run.end(600)
+    assert finished.status == 0, finished.output[-4000:]
+    assert steps_by_attempt(tmp_path)[-1] == [STEPS - 1, STEPS]
+    assert set(prompts(tmp_path, STEPS)).isdisjoint(*(prompts(tmp_path, step) for step in range(1, STEPS)))
 
 
 @pytest.mark.timeout(900)
