@@ -14,7 +14,7 @@ RANK_0 = "world_size_1_rank_0.pt"
 
 @pytest.mark.timeout(1500)
 def test_a_full_disk_and_a_cut_checkpoint(easy_vqa, tmp_path):
-    """A run that cannot write its second checkpoint goes on from the first; when its last is cut, from the one named."""
+    """A run that cannot write its second checkpoint goes on from the first; its last is cut: from the one named."""
     full = tmp_path / "checkpoints" / "global_step_2" / "actor" / f"model_{RANK_0}"
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")
