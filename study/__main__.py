@@ -12,17 +12,19 @@ import click
 from study.arms import ARMS, BY_NAME
 from study.figures import draw_all
 from study.page import page
-from study.results import read_results
-from study.run import ROOT, Folders, Job, RunFailed, run_all
+from study.plan import ROOT
+from study.results import BASELINE, FEWEST, Results, read_results
+from study.run import Folders, Job, RunFailed, run_all
 from verl_ext.errors import DataError
 
 RESULTS = ROOT / "study" / "results"
 PAGE = ROOT / "docs" / "comparison.md"
+SEEDS = 5
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(min=1), default=5, help="Seeds of each arm, counted from 1.")
-@click.option("--arms", "names", type=click.Choice(list(BY_NAME)), multiple=True, help="Only these; repeatable.")
+@click.option("--seeds", type=click.IntRange(min=FEWEST), default=SEEDS, help="Seeds of each arm, counted from 1.")
+@click.option("--arms", "names", type=click.Choice(list(BY_NAME)), multiple=True, help="These and GRPO; repeatable.")
 @click.option("--at-a-time", type=click.IntRange(min=1), default=2, help="Runs beside each other; 7 GB each.")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "runs" / "comparison", help="Logs and data.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="What is kept of each run.")
@@ -30,7 +32,7 @@ PAGE = ROOT / "docs" / "comparison.md"
     "--page",
     "target",
     type=click.Path(path_type=Path),
-    help="The page, with its plots beside it: that of the docs, or with --arms one in the folder of --work.",
+    help="The page, with its plots beside it: that of the docs, or of what was chosen one in the folder of --work.",
 )
 @click.option("--page-only", is_flag=True, help="Run nothing; write the page from the results that are there.")
 def main(
@@ -38,25 +40,30 @@ def main(
 ) -> None:
     """Train every arm with every seed, evaluate it, and write the page from the files of all runs.
 
+    What is finished is not run again; another folder for --results begins anew.
+
     \b
-    Example:
-        bash scripts/compare.sh --arms grpo --arms pgpo --seeds 3
+    Examples:
+        bash scripts/compare.sh --arms pgpo --seeds 3
+        bash scripts/compare.sh --results runs/comparison/results
     """
-    arms = [BY_NAME[name] for name in names] or list(ARMS)
+    arms = [arm for arm in ARMS if not names or arm.name in (BASELINE, *names)]
     jobs = [Job(arm, seed) for seed in range(1, seeds + 1) for arm in arms]
+    is_whole = not names and seeds == SEEDS and results.resolve() == RESULTS
     try:
         if not page_only:
             run_all(jobs, Folders(results, work), at_a_time)
-        write(results, target or (work / PAGE.name if names else PAGE))
+        found = read_results(results, [arm.name for arm in arms], seeds)
     except (RunFailed, DataError) as failure:
         sys.exit(f"compare: {failure}")
+    write(found, target or (PAGE if is_whole else work / PAGE.name))
 
 
-def write(results: Path, target: Path) -> None:
+def write(results: Results, target: Path) -> None:
     """Write the page and its plots."""
-    found = read_results(results)
-    draw_all(found, target.with_suffix(""))
-    target.write_text(page(found, date.today().strftime("%m/%d/%Y")))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draw_all(results, target.with_suffix(""))
+    target.write_text(page(results, date.today().strftime("%m/%d/%Y"), target.parent))
     print(f"written: {target}")
 
 

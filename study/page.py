@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -10,9 +11,10 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.arms import BY_NAME, PAPO_COEF, TEXT_COEF
+from study.plan import ROOT
 from study.results import BASELINE, Results, Run
 from study.statistics import interval
-from study.tables import DEPENDENCY, OUTCOMES, Compared, Tables, shown, signed
+from study.tables import CLIP, DEPENDENCY, OUTCOMES, Compared, Tables, shown, signed
 
 HERE = Path(__file__).parent
 # What the text speaks about, where both arms are there.
@@ -24,12 +26,13 @@ PAIRS = (
 )
 
 
-def page(results: Results, date: str) -> str:
+def page(results: Results, date: str, folder: Path) -> str:
     """The page as Markdown.
 
     Args:
         results: of all runs.
         date: to print, as MM/DD/YYYY.
+        folder: that it will lie in, which its links start from.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
@@ -37,10 +40,15 @@ def page(results: Results, date: str) -> str:
     tables = Tables(results)
     return environment.get_template("page.md.j2").render(
         date=date,
+        links={
+            "results": os.path.relpath(results.folder, folder),
+            "benchmarks": os.path.relpath(ROOT / "benchmarks" / "README.md", folder),
+        },
         arms=results.arms,
         seeds=results.seeds,
         tables=tables,
         outcomes=list(OUTCOMES),
+        clip=CLIP,
         settings=results.settings,
         checkpoints=", ".join(str(step) for step, _ in results.runs[BASELINE][0].curve(0.0)[1:]),
         wording=_wording(results.start),

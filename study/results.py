@@ -18,6 +18,7 @@ from verl_ext.errors import DataError
 
 BASELINE = "grpo"
 FEWEST = 2
+ANEW = "delete its file, or run all anew with another folder for --results"
 Number = Callable[["Run"], float]
 
 
@@ -102,10 +103,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """All runs by arm, in the arms' order, and the evaluation of the model that they start from."""
+    """All runs by arm, in the arms' order, the evaluation of the model that they start from, and where they lie."""
 
     runs: Mapping[str, Sequence[Run]]
     start: Run
+    folder: Path
 
     @property
     def arms(self) -> list[Arm]:
@@ -134,23 +136,32 @@ class Results:
         return {run.seed: number(run) for run in self.runs[arm]}
 
 
-def read_results(folder: Path) -> Results:
-    """Every result in `folder`.
+def read_results(folder: Path, arms: Sequence[str] = tuple(BY_NAME), seeds: int | None = None) -> Results:
+    """The results in `folder`.
+
+    Args:
+        folder: with the files of study/run.py.
+        arms: the names of those to read.
+        seeds: those up to it; all without it.
 
     Raises:
-        DataError: one is missing, GRPO has too few, or runs were made with different packages, settings, questions or
-            arguments.
+        DataError: GRPO has too few, or runs were made with different packages, settings, questions or arguments.
     """
     runs: dict[str, list[Run]] = defaultdict(list)
-    for path in sorted(folder.glob("*-*.json")):
-        run = _read(path)
-        runs[run.arm].append(run)
+    for run in read_runs(folder):
+        if run.arm in arms and (seeds is None or run.seed <= seeds):
+            runs[run.arm].append(run)
     path = folder / "start.json"
     if len(runs[BASELINE]) < FEWEST or not path.exists():
         raise DataError(f"{folder}: {len(runs[BASELINE])} results of GRPO; `bash scripts/compare.sh` makes them")
     start = _read(path)
-    _check_alike(start, [run for found in runs.values() for run in found])
-    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start)
+    check_alike(start.data, [run for found in runs.values() for run in found])
+    return Results({name: sorted(found, key=lambda run: run.seed) for name, found in runs.items()}, start, folder)
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Every run in `folder`."""
+    return [_read(path) for path in sorted(folder.glob("*-*.json"))]
 
 
 def _read(path: Path) -> Run:
@@ -158,12 +169,21 @@ def _read(path: Path) -> Run:
     return Run(data.get("arm", path.stem), data.get("seed", 0), data)
 
 
-def _check_alike(start: Run, runs: Sequence[Run]) -> None:
+def check_alike(shared: Mapping[str, Any], runs: Sequence[Run]) -> None:
+    """That runs can be compared.
+
+    Args:
+        shared: the versions, settings and inputs that all should have.
+        runs: finished ones.
+
+    Raises:
+        DataError: one has others, or was made with arguments that its arm no longer has.
+    """
     for run in runs:
         name = f"{run.arm}-{run.seed}"
         for what in ("versions", "settings", "inputs"):
-            if (mine := run.data[what]) != start.data[what]:
-                raise DataError(f"{name}: made with {what} {mine}, not {start.data[what]}; delete its file")
+            if (mine := run.data[what]) != shared[what]:
+                raise DataError(f"{name}: made with {what} {mine}, not {shared[what]}; {ANEW}")
         arguments = list(BY_NAME[run.arm].with_seed(run.seed))
         if run.data["overrides"] != arguments:
-            raise DataError(f"{name}: made with {run.data['overrides']}, its arm now has {arguments}; delete its file")
+            raise DataError(f"{name}: made with {run.data['overrides']}, its arm now has {arguments}; {ANEW}")

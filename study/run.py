@@ -25,6 +25,7 @@ from study.arms import Arm
 from study.evaluate import Evaluator
 from study.plan import MODEL, ROOT, Plan
 from study.processes import Processes
+from study.results import check_alike, read_runs
 from study.task import WORDING, write_task
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.report.metrics_file import Step, read_steps
@@ -91,6 +92,7 @@ def run_all(jobs: Sequence[Job], folders: Folders, at_a_time: int, plan: Plan | 
 
     Raises:
         RunFailed: some failed; the others were run, and stay.
+        DataError: what is there was made with other packages, settings, questions or arguments; nothing was run.
     """
     folders.results.mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if not folders.result(job.name).exists()]
@@ -136,6 +138,7 @@ class Runs:
             "versions": {name: version(name) for name in PACKAGES},
             "inputs": {path.name: _digest(path) for path in (*sorted(folders.task.glob("*.parquet")), WEIGHTS)},
         }
+        check_alike(self._shared, read_runs(folders.results))
         self._evaluator = Evaluator(folders.task, MODEL)
         self._evaluate_start()
 

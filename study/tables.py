@@ -20,6 +20,7 @@ OUTCOMES: dict[str, Number] = {
     "accuracy": lambda run: run.accuracy(),
     "greedy accuracy": lambda run: run.greedy(),
     "colour accuracy": lambda run: run.accuracy(kind="color"),
+    "blind accuracy": lambda run: run.accuracy("blind"),
     "gap": lambda run: run.gap,
     "visual dependency": lambda run: run.visual_dependency,
 }
@@ -27,18 +28,20 @@ OTHERS: dict[str, Number] = {
     "yes/no": lambda run: run.accuracy(kind="yes_no"),
     "yes/no, blind": lambda run: run.accuracy("blind", "yes_no"),
     "colour, blind": lambda run: run.accuracy("blind", "color"),
+    "colour, greedy": lambda run: run.greedy(kind="color"),
     "right form": lambda run: run.right_form,
     "response tokens": lambda run: run.tokens,
 }
 DEPENDENCY = "perception/visual_dependency/mean"
-SIGNALS = (
-    DEPENDENCY,
-    "perception/token_weight/effective_fraction",
-    "perception/token_weight/max",
-    "actor/entropy",
-    "actor/grad_norm",
-)
+SPREAD = "perception/token_weight/effective_fraction"
+SIGNALS = (DEPENDENCY, SPREAD, "perception/token_weight/max", "actor/entropy")
+GRADIENT = "actor/grad_norm"
+CLIP = 1.0
+"""verl's `actor.grad_clip`."""
+EVEN = 0.99
+"""Of (Σw)² / (n Σw²), from which on weights change next to nothing."""
 STEP_SECONDS: Number = attrgetter("step_seconds")
+TOKENS_A_SECOND: Number = attrgetter("tokens_a_second")
 Pair = tuple[str, str]
 
 
@@ -92,7 +95,12 @@ class Tables:
     def outcomes(self, *names: str) -> str:
         """Outcomes of every arm, each with its difference to GRPO."""
         header = ("arm", *(cell for name in names for cell in (name, "minus GRPO")))
-        return markdown_table(header, [self._outcomes(arm, names) for arm in self._results.arms])
+        start = ("before training", *(cell for name in names for cell in (self.before(name), "-")))
+        return markdown_table(header, [start, *(self._outcomes(arm, names) for arm in self._results.arms)])
+
+    def before(self, name: str) -> str:
+        """An outcome of the model that all runs start from."""
+        return f"{OUTCOMES[name](self._results.start):.3f}"
 
     def each_run(self) -> str:
         """Accuracy of every run, a column for each seed."""
@@ -121,14 +129,39 @@ class Tables:
         return markdown_table(("arm", *OTHERS), rows)
 
     def signals(self) -> str:
-        """What each method measured while it trained, and how it spread the credit; means over steps and seeds."""
-        header = ("arm", "dependency measured", "(Σw)² / (n Σw²)", "largest weight", "entropy", "gradient norm")
-        rows = [(arm.label, *(self._measured(arm, name) for name in SIGNALS)) for arm in self._results.arms]
+        """What each method measured while it trained, how it spread the credit, and its gradients."""
+        header = (
+            *("arm", "dependency measured", "(Σw)² / (n Σw²)", "largest weight", "entropy"),
+            *("gradient norm, median", "steps clipped"),
+        )
+        rows = [
+            (arm.label, *(self._measured(arm, name) for name in SIGNALS), *self._gradients(arm))
+            for arm in self._results.arms
+        ]
         return markdown_table(header, rows)
 
+    def even(self) -> str:
+        """The arms with weights that hardly differ from token to token, in words."""
+        return _words(
+            arm.label
+            for arm in self._results.arms
+            if (spread := [run.mean(SPREAD) for run in self._results.runs[arm.name]]) and min(_known(spread)) > EVEN
+        )
+
+    def yes_no_looking(self) -> tuple[float, float]:
+        """Least and largest share that an arm gains on yes/no questions from having the image."""
+        gains = [
+            fmean(run.accuracy(kind="yes_no") - run.accuracy("blind", "yes_no") for run in self._results.runs[arm.name])
+            for arm in self._results.arms
+        ]
+        return min(gains), max(gains)
+
     def speed(self) -> str:
-        """Steps to the target, tokens a second, the time of a step over GRPO's, and the ablated pass within a step."""
-        header = ("arm", "runs that reach it", "step, median of all", "tokens/s", "step over GRPO's", "ablated pass")
+        """Steps to the target, tokens a second and time of a step over GRPO's, and the ablated pass within a step."""
+        header = (
+            *("arm", "runs that reach it", "step, median of all"),
+            *("tokens/s over GRPO's", "step over GRPO's", "ablated pass"),
+        )
         return markdown_table(header, [self._speed(arm) for arm in self._results.arms])
 
     def relatives(self) -> str:
@@ -148,6 +181,10 @@ class Tables:
             for (arm, other), entry in self._compared[name].items()
             if other == BASELINE and entry.mark.strip() == mark and (entry.found.interval.mean > 0) == (sign > 0)
         )
+
+    def marked(self) -> int:
+        """How many intervals of all outcomes leave 0 out."""
+        return sum(entry.found.separates for entries in self._compared.values() for entry in entries.values())
 
     def comparisons(self) -> int:
         """How many there are in each outcome."""
@@ -204,27 +241,31 @@ class Tables:
         means = [mean for run in self._results.runs[arm.name] if (mean := run.mean(name)) is not None]
         return f"{fmean(means):.2f}" if means else "-"
 
+    def _gradients(self, arm: Arm) -> tuple[str, str]:
+        """Median of all steps and seeds, and the share of them that verl clips."""
+        norms = [norm for run in self._results.runs[arm.name] for norm in run.column(GRADIENT)]
+        return f"{median(norms):.2f}", f"{fmean(norm > CLIP for norm in norms):.0%}"
+
     def _speed(self, arm: Arm) -> tuple[str, ...]:
         runs = self._results.runs[arm.name]
         steps = [run.steps_to(self.target, self.start) for run in runs]
-        rate = median(run.tokens_a_second for run in runs)
         reached = sum(math.isfinite(step) for step in steps)
         shares = [share for run in runs if (share := run.extra_pass) is not None]
         extra = f"+{fmean(shares):.0%}" if shares else "-"
         return (
             *(arm.label, f"{reached} of {len(runs)}", self._when(median(steps))),
-            *(f"{rate:.0f}", self._cost(arm), extra),
+            *(self._over(arm, TOKENS_A_SECOND), self._over(arm, STEP_SECONDS), extra),
         )
 
     def _when(self, step: float) -> str:
         return f"{step:.0f}" if math.isfinite(step) else f"> {self._results.steps}"
 
-    def _cost(self, arm: Arm) -> str:
-        """Geometric mean over the seeds, with the interval of the logarithms."""
+    def _over(self, arm: Arm, number: Number) -> str:
+        """Ratio to GRPO: geometric mean over the seeds, with the interval of the logarithms."""
         if not self.has(arm.name, BASELINE):
             return "1" if arm.name == BASELINE else "-"
         own, base = (
-            {seed: math.log(seconds) for seed, seconds in self._results.by_seed(name, STEP_SECONDS).items()}
+            {seed: math.log(value) for seed, value in self._results.by_seed(name, number).items()}
             for name in (arm.name, BASELINE)
         )
         found = difference(own, base).interval
@@ -233,6 +274,11 @@ class Tables:
 
 def _code(overrides: Sequence[str]) -> str:
     return " ".join(f"`{override}`" for override in overrides)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    """Those that were measured, or a 0 where none was."""
+    return [value for value in values if value is not None] or [0.0]
 
 
 def _words(names: Iterable[str]) -> str:

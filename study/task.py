@@ -36,7 +36,8 @@ def write_task(folder: Path, train: int, test: int) -> None:
             write_easy_vqa(scratch, questions=kind, val_size=test, seed=SEED)
             for name in ("train", "test", "test_blind"):
                 files[name].append(_some(pq.read_table(Path(scratch) / f"{name}.parquet"), name, train))
-                known = read_rows(Path(scratch) / "sft.parquet")
+            # Questions of both kinds, whatever the others are.
+            known = read_rows(Path(scratch) / "sft.parquet")
     for name, tables in files.items():
         pq.write_table(pa.concat_tables(tables), folder / f"{name}.parquet")
     share = wording_alone(known, read_rows(folder / "test.parquet"))

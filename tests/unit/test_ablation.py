@@ -29,7 +29,7 @@ def reference_patch(image, patch_size, probability, generator):
     return masked
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -111,7 +111,7 @@ def reference_places(t, h, w, merge_size):
 GRIDS = st.lists(st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(GRIDS, st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 3))
 def test_rows_are_black_exactly_where_drawn(shapes, probability, merge_size):
     grid = torch.tensor(shapes) * torch.tensor([1, merge_size, merge_size])
@@ -130,7 +130,7 @@ def test_rows_are_black_exactly_where_drawn(shapes, probability, merge_size):
             assert torch.equal(result[row], pixel_values[row])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(GRIDS, st.randoms(use_true_random=False))
 def test_an_image_is_masked_alike_in_every_batch(shapes, random):
     grid = torch.tensor(shapes)

@@ -4,7 +4,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_ext.errors import ConfigurationError
@@ -91,7 +91,6 @@ def test_bad_weight_is_named(weight):
         score("", format_weight=weight)
 
 
-@settings(deadline=None)
 @given(hostile, st.floats(0, 1))
 def test_any_text_scores_between_0_and_1(text, weight):
     result = score(text, format_weight=weight)
@@ -101,7 +100,6 @@ def test_any_text_scores_between_0_and_1(text, weight):
     assert 0.0 <= result["score"] <= 1.0 + 1e-12
 
 
-@settings(deadline=None)
 @given(hostile)
 def test_boxed_content_is_balanced_and_in_the_text(text):
     boxed = last_boxed(text)
@@ -110,21 +108,18 @@ def test_boxed_content_is_balanced_and_in_the_text(text):
         assert boxed.count("{") == boxed.count("}")
 
 
-@settings(deadline=None)
 @given(hostile)
 def test_format_implies_a_box(text):
     if has_format(text):
         assert last_boxed(text) is not None
 
 
-@settings(deadline=None)
 @given(plain, plain, plain)
 def test_well_formed_responses_score_1(thought, between, answer):
     result = score(f"<think>{thought}</think>{between}\\boxed{{{answer}}}", answer)
     assert result == {"score": 1.0, "acc": 1.0, "format": 1.0}
 
 
-@settings(deadline=None)
 @given(hostile, plain)
 def test_a_box_at_the_end_counts_after_any_text_without_braces(text, answer):
     prefix = text.replace("{", "").replace("}", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.configuration import configuration
 from torch.distributed import checkpoint as distributed
@@ -54,7 +54,6 @@ def test_a_whole_file_has_no_defect(tmp_path, saved):
     assert defect(tmp_path / "a.pt") is None
 
 
-@settings(deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_has_one_and_torch_cannot_load_it(tmp_path_factory, saved, share):
     path = tmp_path_factory.mktemp("cut") / "a.pt"

@@ -423,9 +423,11 @@ MISSING_REFUSALS = [
     ([f"{TRAIN}=[{ROOT}/README.md,/no/such]"], TRAIN, "/no/such", "`verl-ext data --help`"),
     ([f"{TRAIN}=[]"], TRAIN, "[]", FILES),
     ([f"{TRAIN}=null"], TRAIN, "None", FILES),
+    ([f"{TRAIN}=5"], TRAIN, "5", FILES),
     ([f"{VAL}=/no/such/test.parquet"], VAL, "/no/such/test.parquet", "no such file"),
     ([f"{PATH}=/no/such/model"], PATH, "/no/such/model", "no such folder"),
     ([f"{PATH}=null"], PATH, "None", "a model's folder, or its name at Hugging Face"),
+    ([f"{PATH}=5"], PATH, "5", "a model's folder, or its name at Hugging Face"),
 ]
 
 

@@ -93,7 +93,7 @@ def test_a_page_of_zeros_names_the_file_and_its_rows(whole, load, tmp_path, grou
     )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_was_cut_is_named(whole, tmp_path_factory, share):
     path = tmp_path_factory.mktemp("cut") / "train.parquet"
@@ -131,7 +131,7 @@ def test_pages_with_checksums_hide_nothing(whole, tmp_path):
     assert first_damage([path]).startswith(f"{path} is damaged between row {GROUP} and ")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_changed_bit_is_found_or_harmless_and_never_another_error(whole, tmp_path_factory, share, bit):
     path = tmp_path_factory.mktemp("bit") / "train.parquet"

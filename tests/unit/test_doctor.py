@@ -464,7 +464,7 @@ def test_placeholders_that_do_not_match_are_counted_in_the_whole_file(data, tmp_
     assert check.found.endswith("the first is row 20, which marks 1 and holds 0")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.none() | st.integers(0, 3), st.lists(st.integers(0, 2), max_size=3)), min_size=1))
 def test_images_are_counted_as_they_were_written(rows):
     images = [None if count is None else [{"bytes": b"x" * 9000}] * count for count, _ in rows]

@@ -36,7 +36,7 @@ def boundary_is_clear(logits, top_p):
     return ((ordered.cumsum(-1) - top_p).abs() > 1e-9).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ROWS, st.sampled_from([0.05, 0.5, 0.8, 0.95, 0.999, 1.0]))
 def test_matches_plain_python(row, top_p):
     if top_p < 1.0 and not boundary_is_clear(row, top_p):
@@ -88,7 +88,7 @@ def test_full_entropy_is_torchs():
     torch.testing.assert_close(truncated_entropy(logits, 1.0), expected, atol=1e-6, rtol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), top_p=st.floats(0.01, 1.0), scale=st.sampled_from([0.1, 1.0, 8.0]))
 def test_bounds(seed, top_p, scale):
     logits = scale * torch.randn(5, 40, generator=torch.Generator().manual_seed(seed))

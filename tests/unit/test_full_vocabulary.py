@@ -73,7 +73,7 @@ def test_matches_torchs_kl_div():
     torch.testing.assert_close(view_divergences(clean, ablated, weight, bias).kl, expected)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10_000),
     tokens=st.integers(1, 6),
@@ -93,7 +93,7 @@ LOGIT = st.sampled_from([-math.inf, -1e4, -300.0, -1.0, 0.0, 0.5, 2.0, 300.0, 1e
 ROWS = st.integers(1, 8).flatmap(lambda n: st.lists(st.tuples(LOGIT, LOGIT), min_size=n, max_size=n))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ROWS, st.sampled_from([torch.float32, torch.float64]))
 def test_extreme_logits(pairs, dtype):
     clean, ablated = torch.tensor(pairs, dtype=dtype).unbind(-1)
@@ -159,7 +159,7 @@ def test_equal_views_do_not_differ(dtype, chunk_size):
     assert torch.equal(result.clean_entropy, result.ablated_entropy)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), spread=st.sampled_from([1e-3, 1.0, 100.0]))
 def test_bounds_and_symmetry(seed, spread):
     clean, ablated, weight, bias = views(seed, spread=spread, dtype=torch.float32)

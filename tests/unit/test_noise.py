@@ -42,7 +42,7 @@ def test_pixels_are_independent():
     assert neighbours.abs().max() < 5 / 2400**0.5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.0, 100.0), st.floats(0.0, 100.0))
 def test_noise_is_proportional_to_sigma(first, second):
     nothing = torch.zeros(16, 24)

@@ -58,7 +58,7 @@ def aggregate(values, mask, mode):
     return sum(row.sum() / length for row, length in zip(values, lengths, strict=True)) / len(values)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(batches(), SELECTION)
 def test_values_match_a_loop_over_rows(batch, selection):
     clean, ablated, mask, has_image = batch
@@ -68,7 +68,7 @@ def test_values_match_a_loop_over_rows(batch, selection):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), SELECTION, st.sampled_from(MODES))
 def test_loss_is_minus_the_aggregate(batch, selection, mode):
     clean, ablated, mask, has_image = batch
@@ -77,7 +77,7 @@ def test_loss_is_minus_the_aggregate(batch, selection, mode):
     torch.testing.assert_close(loss, -0.02 * aggregate(values, mask, mode), atol=1e-12, rtol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), SELECTION, st.sampled_from(MODES))
 def test_garbage_in_the_padding_reaches_nothing(batch, selection, mode):
     clean, ablated, mask, has_image = batch
@@ -98,7 +98,7 @@ def test_garbage_in_the_padding_reaches_nothing(batch, selection, mode):
         assert (dirty.grad[~mask] == 0.0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), SELECTION, st.sampled_from(MODES), st.randoms(use_true_random=False))
 def test_row_order_and_padding_do_not_matter(batch, selection, mode, random):
     clean, ablated, mask, has_image = batch
@@ -109,7 +109,7 @@ def test_row_order_and_padding_do_not_matter(batch, selection, mode, random):
     torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), SELECTION)
 def test_inputs_are_not_modified(batch, selection):
     clean, ablated, mask, has_image = batch

@@ -51,13 +51,13 @@ def weigh(batch, **parameters):
     return token_weights(similarity, entropy, mask, has_image=has_image, **parameters)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches(), SETTINGS)
 def test_matches_plain_python(batch, parameters):
     torch.testing.assert_close(weigh(batch, **parameters), pepo_weights(*batch, **parameters), atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(batches(), SETTINGS, st.sampled_from([math.nan, math.inf, -math.inf, 1e30]))
 def test_finite_and_blind_to_what_is_outside_the_mask(batch, parameters, garbage):
     similarity, entropy, mask, has_image = batch
@@ -72,7 +72,7 @@ def test_finite_and_blind_to_what_is_outside_the_mask(batch, parameters, garbage
     torch.testing.assert_close(weights.sum(-1), mask.sum(-1).float(), atol=1e-4, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), SETTINGS, st.randoms(use_true_random=False))
 def test_order_padding_and_split_do_not_matter(batch, parameters, random):
     similarity, entropy, mask, has_image = batch

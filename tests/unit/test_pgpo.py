@@ -47,7 +47,7 @@ def expected_weights(scores, mask, **settings):
     return expected
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(batches(), SETTINGS)
 def test_matches_plain_python(batch, parameters):
     scores, mask = batch
@@ -56,7 +56,7 @@ def test_matches_plain_python(batch, parameters):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), SETTINGS)
 def test_finite_non_negative_and_zero_outside_the_mask(batch, parameters):
     scores, mask = batch
@@ -67,7 +67,7 @@ def test_finite_non_negative_and_zero_outside_the_mask(batch, parameters):
     assert (weights[~mask] == 0.0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), SETTINGS)
 def test_mass_is_conserved(batch, parameters):
     scores, mask = batch
@@ -75,7 +75,7 @@ def test_mass_is_conserved(batch, parameters):
     torch.testing.assert_close(weights.sum(-1), mask.sum(-1).float(), atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), SETTINGS, st.randoms(use_true_random=False))
 def test_row_order_does_not_matter(batch, parameters, random):
     scores, mask = batch
@@ -88,7 +88,7 @@ def test_row_order_does_not_matter(batch, parameters, random):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), SETTINGS)
 def test_padding_does_not_matter(batch, parameters):
     scores, mask = batch
@@ -98,7 +98,7 @@ def test_padding_does_not_matter(batch, parameters):
     torch.testing.assert_close(weights[:, 2:-3], token_weights(scores, mask, **parameters), atol=1e-12, rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), SETTINGS)
 def test_inputs_are_not_modified(batch, parameters):
     scores, mask = batch

@@ -41,7 +41,7 @@ def ablated(kind, pixel_values, grid, *seeds, progress=0.0, patch_format=FORMAT,
 
 
 @pytest.mark.parametrize("kind", PIXEL_KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(grid=GRIDS, dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
 def test_result_is_new_and_of_the_same_kind(kind, grid, dtype):
     pixel_values = rows(grid, dtype=dtype)
@@ -62,7 +62,7 @@ def test_result_is_on_the_device_of_the_pixels(kind):
 
 
 @pytest.mark.parametrize("kind", PIXEL_KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(grid=GRIDS, random=st.randoms(use_true_random=False))
 def test_an_image_is_ablated_alike_in_every_batch(kind, grid, random):
     counts = grid.prod(-1).tolist()

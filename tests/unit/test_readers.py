@@ -23,7 +23,7 @@ from verl_ext.report.metrics_file import read_steps, series
 from verl_ext.report.record_files import prompt_ids, read_responses
 from verl_ext.report.token_view import latest_records, shaded
 
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 values = st.recursive(
     scalars,

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_ext.rewards.equivalence import Kind, decided, kind_of
@@ -252,7 +252,6 @@ def test_units(text, unit):
 numbers = st.fractions(max_denominator=10**6).map(lambda value: Fraction(round(value * 10**6), 10**6))
 
 
-@settings(deadline=None)
 @given(numbers, st.sampled_from(["", " cm", "%", r"^\circ", r"\text{ km/h}"]))
 def test_every_decimal_is_read_exactly(value, unit):
     scaled = int(abs(value) * 10**6)
@@ -263,7 +262,6 @@ def test_every_decimal_is_read_exactly(value, unit):
     assert same_quantity(read, quantity(text.replace(unit, "") if unit else text))
 
 
-@settings(deadline=None)
 @given(numbers, numbers, st.floats(0, 1), st.floats(0, 10))
 def test_sameness_is_symmetric_and_grows_with_the_tolerances(one, other, relative, absolute):
     first, second = (quantity(f"{float(value):f}") for value in (one, other))
@@ -273,7 +271,6 @@ def test_sameness_is_symmetric_and_grows_with_the_tolerances(one, other, relativ
     assert same_quantity(first, first)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=80), st.sampled_from(["12 cm", "B", "yes", "red circle", r"\pi", "50%"]))
 def test_any_answer_gets_a_verdict(answer, truth):
     assert verdict(answer, truth) in (True, False, None)

@@ -82,7 +82,7 @@ def test_named_attacks(name, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=60), st.sampled_from(WORDS + FORMULAS))
 def test_any_text(text, truth):
     check(text, truth)

@@ -30,7 +30,7 @@ def lists(values, valid):
     return [row[keep].tolist() for row, keep in zip(values, valid, strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches())
 def test_count_mean_and_range(batch):
     values, valid = batch
@@ -41,7 +41,7 @@ def test_count_mean_and_range(batch):
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches(), st.integers(0, 12))
 def test_largest(batch, wanted):
     values, valid = batch
@@ -57,7 +57,7 @@ NUMBERS = [0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 1e-45, 1e-40, -1e-40, 1e-8, 0.
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.floats(allow_nan=False) | st.sampled_from(NUMBERS), min_size=1, max_size=9), st.data())
 def test_kth_largest_of_any_numbers(dtype, numbers, data):
     row = torch.tensor([numbers], dtype=torch.float64).to(dtype)

@@ -21,7 +21,7 @@ def reference(clean, ablated):
     return min(math.expm1(delta) - delta, 10.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_matches_scalar_reference(pairs):
     clean, ablated = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
@@ -29,7 +29,7 @@ def test_matches_scalar_reference(pairs):
     torch.testing.assert_close(sampled_k3(clean, ablated), expected, atol=1e-12, rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_value_in_range_and_gradient_finite(pairs):
     clean, ablated = torch.tensor(pairs, dtype=torch.float32).unbind(-1)

@@ -82,7 +82,7 @@ def test_matches_all_pairs_in_all_layers(setting, seed):
     torch.testing.assert_close(ours, reference(layers, image_mask, positions, **setting), atol=1e-12, rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     setting=st.sampled_from(SETTINGS),
     seed=st.integers(0, 10_000),

@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -25,12 +26,13 @@ from study.processes import Processes, Stopped
 from study.results import Run, read_results
 from study.run import KEPT, Folders, Job, RunFailed, run_all, train
 from study.statistics import difference, holm, interval, quantile
-from study.tables import Tables
+from study.tables import CLIP, Tables
 from study.task import wording_alone, write_task
 from verl_ext.errors import DataError
 from verl_ext.integration.compose import compose
 from verl_ext.integration.validation import validate
 
+DOCS = ROOT / "docs"
 STEPS = Plan().steps
 NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -154,6 +156,13 @@ def test_results_of_another_arm_of_the_same_name_are_refused(tmp_path):
         read_results(tmp_path)
 
 
+def test_results_of_other_versions_are_refused_before_anything_is_run(tmp_path):
+    folders = Folders(written(tmp_path / "results", result("grpo", 1)), tmp_path / "work")
+    with pytest.raises(DataError, match=r"grpo-1: made with versions .* another folder for --results"):
+        run_all([Job(BY_NAME["grpo"], seed) for seed in (1, 2)], folders, at_a_time=1, plan=Plan(train=4, test=4))
+    assert not (folders.work / "grpo-2").exists()
+
+
 def test_settings_name_no_place_on_this_machine():
     assert str(MODEL.parents[1]) not in json.dumps(Plan().settings())
 
@@ -174,7 +183,7 @@ def test_arms_without_seeds_in_common_are_not_compared(tmp_path):
     runs = [result("grpo", seed) for seed in (1, 2)] + [result("pgpo", seed) for seed in (2, 3)]
     results = read_results(written(tmp_path, *runs))
     assert not Tables(results).has("pgpo", "grpo")
-    text = page(results, "01/02/2026")
+    text = page(results, "01/02/2026", DOCS)
     assert "| PGPO | 0.700 ± 0.000 | - |" in text
     assert "half interval" not in text
 
@@ -191,7 +200,7 @@ def test_the_strictest_step_of_the_correction():
 
 
 def test_the_page_names_what_separates_and_what_does_not(results):
-    text = page(results, "01/02/2026")
+    text = page(results, "01/02/2026", DOCS)
     assert "accuracy (GRPO: 0.720 ± 0.025): above it PGPO; below it none." in re.sub(r"\s+", " ", text)
     # Differences of 0.101, 0.102 and 0.103: standard error 0.001 / sqrt(3), t(2) at 97.5 % is 4.303.
     assert "| PGPO | 0.822 ± 0.027 | +0.102 [+0.100, +0.104] ** |" in text
@@ -200,7 +209,12 @@ def test_the_page_names_what_separates_and_what_does_not(results):
     assert "was 1.00 (1.00 in the first half, 1.00 in the second) times as large as PAPO-G's" in text
     assert "| GRPO | 0.710 | 0.720 | 0.730 |" in text
     # One second of five is the ablated pass.
-    assert re.search(r"\| PGPO \| 3 of 3 \| .* \| 1\.00 \[1\.00, 1\.00\] \| \+25% \|", text)
+    same = r"1\.00 \[1\.00, 1\.00\]"
+    assert re.search(rf"\| PGPO \| 3 of 3 \| .* \| {same} \| {same} \| \+25% \|", text)
+    assert "| before training | 0.700 | - | 0.700 | - |" in text
+    # Of 20 comparisons in each of six outcomes.
+    assert "Of the 120 intervals on this page about 6 would" in text
+    assert f"]({os.path.relpath(results.folder, DOCS)})" in text
 
 
 def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):
@@ -226,6 +240,27 @@ def test_what_a_method_did_not_measure_is_left_open(results):
     assert "| PGPO | 1.00 | 1.00 |" in table
 
 
+def test_steps_that_are_clipped_are_counted(results):
+    for run in results.runs["pgpo"]:
+        run.data["steps"]["actor/grad_norm"] = [0.5] * (STEPS // 4) + [1.5] * (STEPS - STEPS // 4)
+    assert re.search(r"\| PGPO \| .* \| 1\.50 \| 75% \|", Tables(results).signals())
+
+
+def test_arms_of_even_weights_are_named(results):
+    name = "perception/token_weight/effective_fraction"
+    for arm, runs in results.runs.items():
+        for run in runs:
+            run.data["steps"][name] = [None if arm == "grpo" else 1.0 if arm == "pepo" else 0.4] * STEPS
+    assert Tables(results).even() == "PEPO"
+
+
+def test_some_arms_and_seeds_are_read_alone(tmp_path):
+    runs = [result(arm, seed) for arm in ("grpo", "pgpo", "dapo") for seed in (1, 2, 3)]
+    found = read_results(written(tmp_path, *runs), ["grpo", "pgpo"], 2)
+    assert [arm.name for arm in found.arms] == ["grpo", "pgpo"]
+    assert found.seeds == "2"
+
+
 def test_the_plots_are_drawn(results, tmp_path):
     draw_all(results, tmp_path / "plots")
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"differences.png", "looking.png", "curves.png"}
@@ -246,6 +281,7 @@ def test_wording_alone_knows_the_most_frequent_answer_and_falls_back_on_the_kind
 def test_every_arm_is_a_valid_configuration(name, tmp_path):
     config = compose([*Plan().overrides(tmp_path, tmp_path, 3), *BY_NAME[name].with_seed(3)])
     assert config.data.seed == 3
+    assert config.actor_rollout_ref.actor.grad_clip == CLIP
     assert config.algorithm.filter_groups.enable == (name in ("dapo", "papo_d"))
     assert not config.actor_rollout_ref.actor.use_kl_loss
     if "perception" in config:

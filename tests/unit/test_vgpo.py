@@ -59,7 +59,7 @@ def close(got, expected, tolerance=1e-9):
     torch.testing.assert_close(got, torch.as_tensor(expected, dtype=got.dtype), atol=tolerance, rtol=tolerance)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(batches(), WEIGHTING)
 def test_weights_match_plain_python(batch, weighting):
     scores, mask, _, _ = batch
@@ -70,7 +70,7 @@ def test_weights_match_plain_python(batch, weighting):
         close(weights[row, mask[row]], reference.vgpo_weights(values, lowest, positions, **weighting), 1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weight_batches(), CLAMP)
 def test_token_factors_match_plain_python(batch, clamp):
     weights, mask, has_image, _ = batch
@@ -79,7 +79,7 @@ def test_token_factors_match_plain_python(batch, clamp):
         close(factors[row, mask[row]], reference.vgpo_token_factors(values, has_image[row].item(), *clamp))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(weight_batches(), CLAMP, st.booleans())
 def test_trajectory_factors_match_plain_python(batch, clamp, recentre):
     weights, mask, has_image, groups = batch
@@ -94,7 +94,7 @@ def test_trajectory_factors_match_plain_python(batch, clamp, recentre):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches(), st.sampled_from(["linear", "exponential", "step"]), st.sampled_from([0.0, 0.3, 2.0]))
 def test_ramp_matches_plain_python(batch, schedule, strength):
     mask = batch[1]
@@ -105,7 +105,7 @@ def test_ramp_matches_plain_python(batch, schedule, strength):
         close(ramp[row, mask[row]], reference.vgpo_ramp(positions, strength, schedule))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), WEIGHTING)
 def test_garbage_outside_the_mask_reaches_nothing(batch, weighting):
     scores, mask, has_image, groups = batch
@@ -119,7 +119,7 @@ def test_garbage_outside_the_mask_reaches_nothing(batch, weighting):
         assert torch.equal(trajectory_factors(dirty, mask, groups, has_image=has_image), factors)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), WEIGHTING)
 def test_range_of_the_weights(batch, weighting):
     scores, mask, _, _ = batch
@@ -129,7 +129,7 @@ def test_range_of_the_weights(batch, weighting):
     assert (weights[~mask] == 0.0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weight_batches(), CLAMP)
 def test_range_of_the_factors(batch, clamp):
     weights, mask, has_image, groups = batch
@@ -145,7 +145,7 @@ def test_range_of_the_factors(batch, clamp):
         assert ((result >= np.float32(low)) & (result <= np.float32(high))).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weight_batches())
 def test_unclamped_factors_average_one(batch):
     weights, mask, has_image, groups = batch
@@ -156,7 +156,7 @@ def test_unclamped_factors_average_one(batch):
         close(factors[groups == group].mean(), 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(weight_batches(), CLAMP)
 def test_recentred_factors_average_one(batch, clamp):
     weights, mask, has_image, groups = batch
@@ -171,7 +171,7 @@ def test_recentred_factors_average_one(batch, clamp):
     assert (recentred[~has_image | ~mask.any(-1)] == 1.0).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(batches(), st.randoms(use_true_random=False))
 def test_row_order_padding_and_empty_rows_do_not_matter(batch, random):
     scores, mask, has_image, groups = batch
@@ -191,7 +191,7 @@ def test_row_order_padding_and_empty_rows_do_not_matter(batch, random):
     assert (got[2][-2:] == 1.0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.integers(1, 4))
 def test_split_does_not_matter_where_nothing_is_shared(batch, size):
     scores, mask, has_image, _ = batch
@@ -204,7 +204,7 @@ def test_split_does_not_matter_where_nothing_is_shared(batch, size):
     assert torch.equal(torch.cat(factors), psi)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(weight_batches())
 def test_split_by_group_does_not_matter_to_trajectory_factors(batch):
     weights, mask, has_image, groups = batch
@@ -215,7 +215,7 @@ def test_split_by_group_does_not_matter_to_trajectory_factors(batch):
         close(alone, factors[rows])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches())
 def test_any_names_of_groups_will_do(batch):
     weights, (_, mask, has_image, groups) = visual_weights(*batch[:2]), batch
@@ -226,7 +226,7 @@ def test_any_names_of_groups_will_do(batch):
         close(trajectory_factors(weights, mask, ids, has_image=has_image), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), WEIGHTING)
 def test_inputs_are_not_modified(batch, weighting):
     scores, mask, has_image, groups = batch
@@ -240,7 +240,7 @@ def test_inputs_are_not_modified(batch, weighting):
     assert all(torch.equal(*pair) for pair in zip(inputs, copies, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from([torch.bfloat16, torch.float16]))
 def test_half_precision_is_upcast(batch, dtype):
     scores, mask, has_image, groups = batch
@@ -257,7 +257,7 @@ def test_half_precision_is_upcast(batch, dtype):
     close(factors, trajectory_factors(half.float(), mask, groups, has_image=has_image), 1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from([torch.int64, torch.uint8, torch.float32, torch.bfloat16]))
 def test_mask_dtype_does_not_matter(batch, dtype):
     scores, mask, has_image, groups = batch

@@ -41,7 +41,7 @@ def valid_scores(scores, mask):
     return [row[valid].tolist() for row, valid in zip(scores, mask, strict=True)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches(), FRACTIONS)
 def test_mask_matches_plain_python(batch, top_fraction):
     scores, mask, has_image = batch
@@ -51,7 +51,7 @@ def test_mask_matches_plain_python(batch, top_fraction):
         assert kept[row, mask[row]].tolist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches(), SHAPING)
 def test_factors_match_plain_python(batch, shaping):
     scores, mask, has_image = batch
@@ -60,7 +60,7 @@ def test_factors_match_plain_python(batch, shaping):
     torch.testing.assert_close(factors, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), FRACTIONS, SHAPING)
 def test_garbage_outside_the_mask_reaches_nothing(batch, top_fraction, shaping):
     scores, mask, has_image = batch
@@ -70,7 +70,7 @@ def test_garbage_outside_the_mask_reaches_nothing(batch, top_fraction, shaping):
         assert all(torch.equal(*pair) for pair in zip(got, expected, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), FRACTIONS, SHAPING)
 def test_range_of_the_results(batch, top_fraction, shaping):
     scores, mask, has_image = batch
@@ -83,7 +83,7 @@ def test_range_of_the_results(batch, top_fraction, shaping):
     assert (factors[~has_image | ~mask.any(-1)] == 1.0).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(batches(), st.sampled_from([0.0, 0.5, 0.9]))
 def test_factors_average_one(batch, floor):
     scores, mask, has_image = batch
@@ -94,7 +94,7 @@ def test_factors_average_one(batch, floor):
         torch.testing.assert_close(factors[usable].mean(), torch.ones((), dtype=torch.float64), atol=1e-6, rtol=0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches(), FRACTIONS, SHAPING, st.randoms(use_true_random=False))
 def test_row_order_padding_and_empty_rows_do_not_matter(batch, top_fraction, shaping, random):
     scores, mask, has_image = batch
@@ -110,7 +110,7 @@ def test_row_order_padding_and_empty_rows_do_not_matter(batch, top_fraction, sha
     assert (factors[-2:] == 1.0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), FRACTIONS, st.integers(1, 4))
 def test_split_does_not_matter_to_the_mask(batch, top_fraction, size):
     parts = zip(*(tensor.split(size) for tensor in batch), strict=True)
@@ -118,7 +118,7 @@ def test_split_does_not_matter_to_the_mask(batch, top_fraction, size):
     assert torch.equal(torch.cat(kept), both(*batch, top_fraction)[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), FRACTIONS)
 def test_inputs_are_not_modified(batch, top_fraction):
     copies = [tensor.clone() for tensor in batch]
@@ -126,7 +126,7 @@ def test_inputs_are_not_modified(batch, top_fraction):
     assert all(torch.equal(*pair) for pair in zip(batch, copies, strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from([torch.bfloat16, torch.float16]))
 def test_half_precision_is_upcast(batch, dtype):
     scores, mask, has_image = batch
@@ -136,7 +136,7 @@ def test_half_precision_is_upcast(batch, dtype):
         assert torch.equal(got, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.sampled_from([torch.int64, torch.uint8, torch.float32, torch.bfloat16]))
 def test_mask_dtype_does_not_matter(batch, dtype):
     scores, mask, has_image = batch

@@ -24,14 +24,14 @@ def check_inputs(config: DictConfig) -> None:
     for key in DATA:
         value = OmegaConf.select(config, key)
         paths = list(value) if isinstance(value, ListConfig) else [value]
-        if not all(paths) or not paths:
+        if not paths or not all(path and isinstance(path, str) for path in paths):
             raise ConfigurationError(key=key, value=value, remedy="write the path of a Parquet file, or a list of them")
         for path in paths:
             if _is_here(path) and not Path(path).expanduser().exists():
                 remedy = "there is no such file; correct the path (`verl-ext data --help` lists what it can prepare)"
                 raise ConfigurationError(key=key, value=path, remedy=remedy)
     model = OmegaConf.select(config, MODEL)
-    if not model:
+    if not model or not isinstance(model, str):
         raise ConfigurationError(key=MODEL, value=model, remedy="write a model's folder, or its name at Hugging Face")
     if model.startswith(("/", "~", ".")) and not Path(model).expanduser().is_dir():
         raise ConfigurationError(key=MODEL, value=model, remedy="there is no such folder; correct the path")

@@ -25,13 +25,14 @@ def defect(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             head = file.read(len(ZIP))
+        cut_off = ZIP.startswith(head) and not _has_index(path)
     except OSError as error:
         return f"unreadable ({error.strerror})"
     if not head:
         return "empty"
     if not any(head):
         return "overwritten by zeros"
-    return "cut off" if ZIP.startswith(head) and not _has_index(path) else None
+    return "cut off" if cut_off else None
 
 
 def _has_index(path: Path) -> bool:
@@ -41,5 +42,6 @@ def _has_index(path: Path) -> bool:
             # Of several archives in a row, `ZipFile` is content with any that is near the end.
             file.seek(-END_SIZE, os.SEEK_END)
             return file.read(len(END)) == END
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        # The last two come from an index whose bytes have changed.
         return False

@@ -147,6 +147,9 @@ class WatchedRun(Base):
         buffer = super()._build_replay_buffer()
         if isinstance(buffer, ReplayBuffer):
             buffer._wait_for_next_poll = self._watched(buffer._wait_for_next_poll)  # type: ignore[method-assign]
+        else:
+            name = type(buffer).__qualname__
+            logger.warning("%s is not verl's ReplayBuffer: its waiting is not ended when a process has died", name)
         return buffer
 
     def _watched(self, wait: Callable[..., float]) -> Callable[..., float]:

@@ -52,4 +52,6 @@ def _receives_there(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def _own(handle: str) -> str:
+    if RAYLET not in os.environ:
+        raise RuntimeError(f"this release of Ray does not set {RAYLET}, which names the socket that sends the weights")
     return f"{handle.removesuffix('.sock')}-raylet-{os.environ[RAYLET]}.sock"
