@@ -33,6 +33,7 @@ from verl_ext.integration.compose import compose
 from verl_ext.integration.validation import validate
 
 DOCS = ROOT / "docs"
+RESULTS = ROOT / "study" / "results"
 STEPS = Plan().steps
 NUMBERS = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -347,6 +348,15 @@ def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
     assert not [process for process in psutil.process_iter() if str(tmp_path) in " ".join(_arguments(process))]
     assert not (tmp_path / "grpo-2").exists()
     assert [path.name for path in results.iterdir()] == ["start.json"]
+
+
+def test_the_page_in_the_docs_is_that_of_the_results():
+    text = (DOCS / "comparison.md").read_text()
+    date = re.search(r"Last updated: (\S+)", text)[1]
+    results = read_results(RESULTS)
+    assert results.arms == list(ARMS)
+    assert min(len(runs) for runs in results.runs.values()) >= 5
+    assert text == page(results, date, DOCS)
 
 
 def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
