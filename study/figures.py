@@ -11,9 +11,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from study.comparisons import Comparisons
 from study.results import BASELINE, Results
 from study.statistics import interval
-from study.tables import Tables
 from verl_ext.report.colours import CATEGORICAL
 from verl_ext.report.figures import STYLE
 
@@ -33,14 +33,14 @@ def draw_all(results: Results, folder: Path) -> None:
 
 def differences(results: Results) -> Figure:
     """Accuracy, that of colours, and visual dependency of every arm minus GRPO, with intervals."""
-    tables = Tables(results)
+    compared = Comparisons(results)
     names = ("accuracy", "colour accuracy", "visual dependency")
-    arms = [arm for arm in results.arms if tables.has(arm.name, BASELINE)][::-1]
+    arms = [arm for arm in results.arms if compared.has(arm.name, BASELINE)][::-1]
     figure = Figure(figsize=(7.5, 3.2))
     for number, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
         for height, arm in enumerate(arms):
-            entry = tables.minus(arm.name, BASELINE, name).found.interval
+            entry = compared.minus(arm.name, BASELINE, name).found.interval
             axes.plot([entry.low, entry.high], [height, height], color=OWN, linewidth=1.4)
             axes.plot(entry.mean, height, "o", color=OWN, markersize=4)
         axes.axvline(0, color="black", linewidth=0.8)

@@ -11,10 +11,12 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from study.arms import BY_NAME, PAPO_COEF, TEXT_COEF
+from study.comparisons import OUTCOMES, Compared, Comparisons
 from study.plan import ROOT
 from study.results import BASELINE, Results, Run
 from study.statistics import interval
-from study.tables import CLIP, DEPENDENCY, OUTCOMES, Compared, Tables, shown, signed
+from study.tables import CLIP, DEPENDENCY, Tables
+from study.words import shown, signed
 
 HERE = Path(__file__).parent
 # What the text speaks about, where both arms are there.
@@ -37,7 +39,7 @@ def page(results: Results, date: str, folder: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    tables = Tables(results)
+    compared = Comparisons(results)
     return environment.get_template("page.md.j2").render(
         date=date,
         links={
@@ -46,7 +48,8 @@ def page(results: Results, date: str, folder: Path) -> str:
         },
         arms=results.arms,
         seeds=results.seeds,
-        tables=tables,
+        tables=Tables(results),
+        compared=compared,
         outcomes=list(OUTCOMES),
         clip=CLIP,
         settings=results.settings,
@@ -58,7 +61,7 @@ def page(results: Results, date: str, folder: Path) -> str:
             name: shown(interval([number(run) for run in results.runs[BASELINE]])) for name, number in OUTCOMES.items()
         },
         tokens=f"{fmean(run.tokens for found in results.runs.values() for run in found):.0f}",
-        pairs=[entry for entry in PAIRS if tables.has(entry[0], entry[1])],
+        pairs=[entry for entry in PAIRS if compared.has(entry[0], entry[1])],
         strengths=_strengths(results),
         told=_told,
         versions=", ".join(f"{name} {number}" for name, number in results.runs[BASELINE][0].data["versions"].items()),

@@ -5,25 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from statistics import fmean, median
 
 from study.arms import BY_NAME, Arm
-from study.results import BASELINE, FEWEST, Number, Results
-from study.statistics import Difference, Interval, difference, holm, interval, quantile
+from study.comparisons import OUTCOMES, Comparisons
+from study.results import BASELINE, Number, Results
+from study.statistics import Interval, difference, interval
+from study.words import shown, words
 from verl_ext.data.markdown import markdown_table
 
-LEVEL = 0.05
-# What arms are compared in, each with a correction of its own for the number of comparisons.
-OUTCOMES: dict[str, Number] = {
-    "accuracy": lambda run: run.accuracy(),
-    "greedy accuracy": lambda run: run.greedy(),
-    "colour accuracy": lambda run: run.accuracy(kind="color"),
-    "blind accuracy": lambda run: run.accuracy("blind"),
-    "gap": lambda run: run.gap,
-    "visual dependency": lambda run: run.visual_dependency,
-}
 OTHERS: dict[str, Number] = {
     "yes/no": lambda run: run.accuracy(kind="yes_no"),
     "yes/no, blind": lambda run: run.accuracy("blind", "yes_no"),
@@ -42,40 +33,6 @@ EVEN = 0.99
 """Of (Σw)² / (n Σw²), from which on weights change next to nothing."""
 STEP_SECONDS: Number = attrgetter("step_seconds")
 TOKENS_A_SECOND: Number = attrgetter("tokens_a_second")
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Two arms in one outcome.
-
-    Attributes:
-        found: the difference.
-        adjusted: its p after Holm's correction for all comparisons in that outcome.
-    """
-
-    found: Difference
-    adjusted: float
-
-    @property
-    def mark(self) -> str:
-        """`**` if it separates after the correction, `*` if only without it."""
-        if self.adjusted < LEVEL:
-            return " **"
-        return " *" if self.found.separates else ""
-
-    def __str__(self) -> str:
-        return signed(self.found.interval) + self.mark
-
-
-def shown(found: Interval, digits: int = 3) -> str:
-    """Mean and half of the interval."""
-    return f"{found.mean:.{digits}f} ± {found.half:.{digits}f}"
-
-
-def signed(found: Interval, digits: int = 3) -> str:
-    """A difference with its interval."""
-    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
 
 class Tables:
@@ -85,7 +42,7 @@ class Tables:
         self._results = results
         self.start = results.start.accuracy()
         self.target = (self.start + fmean(run.accuracy() for run in results.runs[BASELINE])) / 2
-        self._compared = {name: self._all_pairs(number) for name, number in OUTCOMES.items()}
+        self._compared = Comparisons(results)
 
     def arms(self) -> str:
         """What each arm is."""
@@ -113,7 +70,7 @@ class Tables:
 
     def fallen(self) -> str:
         """The runs that ended below the model they started from, in words."""
-        return _words(
+        return words(
             f"{arm.label} (seed {run.seed}, {run.accuracy():.3f})"
             for arm in self._results.arms
             for run in self._results.runs[arm.name]
@@ -142,7 +99,7 @@ class Tables:
 
     def even(self) -> str:
         """The arms with weights that hardly differ from token to token, in words."""
-        return _words(
+        return words(
             arm.label
             for arm in self._results.arms
             if (spread := [run.mean(SPREAD) for run in self._results.runs[arm.name]]) and min(_known(spread)) > EVEN
@@ -168,64 +125,14 @@ class Tables:
         """Each arm against the arms that it extends or that control it."""
         header = ("difference", *OUTCOMES)
         rows = [
-            (f"{BY_NAME[arm].label} minus {BY_NAME[other].label}", *(str(self.minus(arm, other, q)) for q in OUTCOMES))
-            for arm, other in self._pairs()
+            (
+                f"{BY_NAME[arm].label} minus {BY_NAME[other].label}",
+                *(str(self._compared.minus(arm, other, q)) for q in OUTCOMES),
+            )
+            for arm, other in self._compared.pairs
             if other != BASELINE
         ]
         return markdown_table(header, rows)
-
-    def separating(self, name: str, sign: int, mark: str) -> str:
-        """Arms whose outcome lies above (`sign` 1) or below (-1) GRPO's with that mark, in words."""
-        return _words(
-            BY_NAME[arm].label
-            for (arm, other), entry in self._compared[name].items()
-            if other == BASELINE and entry.mark.strip() == mark and (entry.found.interval.mean > 0) == (sign > 0)
-        )
-
-    def marked(self) -> int:
-        """How many intervals of all outcomes leave 0 out."""
-        return sum(entry.found.separates for entries in self._compared.values() for entry in entries.values())
-
-    def comparisons(self) -> int:
-        """How many there are in each outcome."""
-        return len(self._pairs())
-
-    def width(self, name: str) -> float:
-        """Median half width of the intervals of an outcome's differences."""
-        return median(entry.found.interval.half for entry in self._compared[name].values())
-
-    def strictest(self) -> float:
-        """How many half widths the largest difference of an outcome must have to pass Holm's correction."""
-        freedom = min(len(self._results.runs[arm.name]) for arm in self._results.arms) - 1
-        return quantile(LEVEL / self.comparisons(), freedom) / quantile(LEVEL, freedom)
-
-    def has(self, arm: str, other: str) -> bool:
-        """Whether the two are compared."""
-        return (arm, other) in self._pairs()
-
-    def minus(self, arm: str, other: str, name: str) -> Compared:
-        """One arm minus another in one outcome."""
-        return self._compared[name][arm, other]
-
-    def _all_pairs(self, number: Number) -> dict[Pair, Compared]:
-        found = {
-            (arm, other): difference(self._results.by_seed(arm, number), self._results.by_seed(other, number))
-            for arm, other in self._pairs()
-        }
-        adjusted = holm({pair: entry.p for pair, entry in found.items()})
-        return {pair: Compared(entry, adjusted[pair]) for pair, entry in found.items()}
-
-    def _pairs(self) -> list[Pair]:
-        present = {arm.name for arm in self._results.arms}
-        return [
-            (arm.name, other)
-            for arm in self._results.arms
-            for other in arm.against
-            if other in present and len(self._shared_seeds(arm.name, other)) >= FEWEST
-        ]
-
-    def _shared_seeds(self, arm: str, other: str) -> set[int]:
-        return {run.seed for run in self._results.runs[arm]} & {run.seed for run in self._results.runs[other]}
 
     def _interval(self, arm: Arm, number: Number) -> Interval:
         return interval(list(self._results.by_seed(arm.name, number).values()))
@@ -234,7 +141,9 @@ class Tables:
         cells = [arm.label]
         for name in names:
             cells.append(shown(self._interval(arm, OUTCOMES[name])))
-            cells.append(str(self.minus(arm.name, BASELINE, name)) if self.has(arm.name, BASELINE) else "-")
+            cells.append(
+                str(self._compared.minus(arm.name, BASELINE, name)) if self._compared.has(arm.name, BASELINE) else "-"
+            )
         return tuple(cells)
 
     def _measured(self, arm: Arm, name: str) -> str:
@@ -262,7 +171,7 @@ class Tables:
 
     def _over(self, arm: Arm, number: Number) -> str:
         """Ratio to GRPO: geometric mean over the seeds, with the interval of the logarithms."""
-        if not self.has(arm.name, BASELINE):
+        if not self._compared.has(arm.name, BASELINE):
             return "1" if arm.name == BASELINE else "-"
         own, base = (
             {seed: math.log(value) for seed, value in self._results.by_seed(name, number).items()}
@@ -279,10 +188,3 @@ def _code(overrides: Sequence[str]) -> str:
 def _known(values: Iterable[float | None]) -> list[float]:
     """Those that were measured, or a 0 where none was."""
     return [value for value in values if value is not None] or [0.0]
-
-
-def _words(names: Iterable[str]) -> str:
-    listed = list(names)
-    if not listed:
-        return "none"
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from support.tiny import MODEL, ROOT
 
 from study.arms import ARMS, BY_NAME, PAPO_COEF
+from study.comparisons import Comparisons
 from study.evaluate import Evaluator
 from study.figures import draw_all
 from study.page import page
@@ -183,7 +184,7 @@ def test_an_arm_with_one_run_is_left_out_until_it_has_two(tmp_path):
 def test_arms_without_seeds_in_common_are_not_compared(tmp_path):
     runs = [result("grpo", seed) for seed in (1, 2)] + [result("pgpo", seed) for seed in (2, 3)]
     results = read_results(written(tmp_path, *runs))
-    assert not Tables(results).has("pgpo", "grpo")
+    assert not Comparisons(results).has("pgpo", "grpo")
     text = page(results, "01/02/2026", DOCS)
     assert "| PGPO | 0.700 ± 0.000 | - |" in text
     assert "half interval" not in text
@@ -223,7 +224,7 @@ def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):
     runs = [result("grpo", seed) for seed in (1, 2, 3)]
     runs += [result(name, seed, 0.75 + 0.005 * seed) for name in ("dapo", "papo_d") for seed in (1, 2, 3)]
     runs += [result("pgpo", seed, 0.7 + 0.02 * (seed + 1)) for seed in (1, 2, 3)]
-    entry = Tables(read_results(written(tmp_path, *runs))).minus("pgpo", "grpo", "accuracy")
+    entry = Comparisons(read_results(written(tmp_path, *runs))).minus("pgpo", "grpo", "accuracy")
     assert entry.found.separates
     assert entry.adjusted > 0.05
     assert str(entry).endswith("] *")
