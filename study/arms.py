@@ -16,6 +16,7 @@ class Arm:
         overrides: arguments to main_ppo beyond what all arms share.
         against: the arms that it is compared with, seed by seed.
         about: what the arm is, in a table.
+        is_control: whether it puts the credit where the image does not say it belongs.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Arm:
     overrides: tuple[str, ...]
     against: tuple[str, ...]
     about: str
+    is_control: bool = False
 
     def with_seed(self, seed: int) -> tuple[str, ...]:
         """Its overrides, and the seed of what a method draws."""
@@ -103,6 +105,7 @@ ARMS = (
         _method("pgpo", "perception.shuffle_weights=True"),
         ("pgpo", "grpo"),
         "control: PGPO's weights on other tokens of the same response",
+        is_control=True,
     ),
     Arm(
         "papo_text",
@@ -110,6 +113,7 @@ ARMS = (
         _method("papo_g_no_kl", "perception.ablation.kind=shuffle_text", f"perception.papo.coef={TEXT_COEF}"),
         ("papo_g", "grpo"),
         "control: PAPO's term with shuffled text in place of masks, its coefficient lowered so that it is as large",
+        is_control=True,
     ),
     Arm(
         "papo_text_full",
@@ -117,6 +121,7 @@ ARMS = (
         _method("papo_g_no_kl", "perception.ablation.kind=shuffle_text"),
         ("papo_g", "grpo"),
         "control: the same with PAPO's own coefficient",
+        is_control=True,
     ),
 )
 BY_NAME = {arm.name: arm for arm in ARMS}

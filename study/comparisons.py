@@ -76,6 +76,18 @@ class Comparisons:
             if other == BASELINE and entry.mark.strip() == mark and (entry.found.interval.mean > 0) == (sign > 0)
         )
 
+    def controls_above(self) -> list[tuple[str, str]]:
+        """(outcome, controls) of the outcomes in which controls lie above GRPO, with one mark or two."""
+        found = {
+            name: [
+                BY_NAME[arm].label
+                for (arm, other), entry in entries.items()
+                if other == BASELINE and BY_NAME[arm].is_control and entry.found.interval.low > 0
+            ]
+            for name, entries in self._found.items()
+        }
+        return [(name, words(labels)) for name, labels in found.items() if labels]
+
     def marked(self) -> int:
         """How many intervals of all outcomes leave 0 out."""
         return sum(entry.found.separates for entries in self._found.values() for entry in entries.values())

@@ -219,6 +219,18 @@ def test_the_page_names_what_separates_and_what_does_not(results):
     assert f"]({os.path.relpath(results.folder, DOCS)})" in text
 
 
+def test_a_control_that_gains_is_named(tmp_path):
+    gains = {"grpo": 0.0, "papo_text": 0.1, "pgpo": 0.1, "pgpo_shuffled": 0.0}
+    runs = [
+        result(arm, seed, 0.7 + 0.01 * seed + gain * (1 + 0.01 * seed))
+        for arm, gain in gains.items()
+        for seed in (1, 2, 3)
+    ]
+    found = read_results(written(tmp_path, *runs))
+    assert ("accuracy", "PAPO-text (0.006)") in Comparisons(found).controls_above()
+    assert "PAPO-text (0.006).\n" in page(found, "01/02/2026", DOCS).partition("Controls lie above GRPO too")[2]
+
+
 def test_a_difference_that_the_correction_takes_back_has_one_mark(tmp_path):
     """Differences of 0.03, 0.04 and 0.05: p is 0.02, which a correction for four comparisons takes back."""
     runs = [result("grpo", seed) for seed in (1, 2, 3)]
