@@ -64,6 +64,21 @@ def test_an_actor_that_was_killed_is_found(actors):
         wait_for(look)
 
 
+def test_a_close_look_finds_a_death_of_this_moment(actors):
+    """verl may end a run at once; the last answers are from before the death."""
+    made = Watch([ActorLook(actors)], end=pytest.fail)
+    assert made.look() is None
+    os.kill(ray.get(actors[1].process.remote()), signal.SIGKILL)
+    assert isinstance(made.look_closely(), ray.exceptions.RayActorError)
+
+
+def test_a_close_look_at_what_lives_ends(actors, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_FOR_RAY", 2.0)
+    started = time.monotonic()
+    assert Watch([ActorLook(actors)], end=pytest.fail).look_closely() is None
+    assert time.monotonic() - started < 10
+
+
 def test_an_actor_that_ray_starts_again_is_not_taken_for_dead(cluster):
     class Worker:
         def process(self):

@@ -20,9 +20,10 @@ SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_FOR_VERL = 30.0
 """How long verl may take to notice a death itself, which gives the better traceback."""
 ANSWER_WITHIN = 5.0
+ACTORS_ANSWER_WITHIN = 0.5
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SECONDS_FOR_RAY = 5.0
-"""How long Ray may take to learn that a server is gone, and why."""
+"""How long Ray may take to learn that a process is gone, and why."""
 
 Look = Callable[[], None]
 """Raises an error if something has died."""
@@ -43,11 +44,18 @@ class ActorLook:
         self._asked = [(actor, actor.__ray_ready__.remote()) for actor in actors]
 
     def __call__(self) -> None:
-        """Ask again those that have answered, and those that Ray cannot reach at the moment.
+        """Ask those that have answered again, and wait a moment for them.
 
         Raises:
             ray.exceptions.RayError: one has died; names its class and process, or says that memory ran out.
         """
+        self._hear()
+        # What has been heard may be from before a death; who is alive and not busy answers at once.
+        ray.wait([answer for _, answer in self._asked], num_returns=len(self._asked), timeout=ACTORS_ANSWER_WITHIN)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Ask again those that have answered, and those that Ray cannot reach at the moment."""
         for at, (actor, answer) in enumerate(self._asked):
             if not ray.wait([answer], timeout=0)[0]:
                 continue
@@ -138,6 +146,13 @@ class Watch(threading.Thread):
                 # A look that fails is no reason to end a run, nor to stop looking.
                 except Exception:
                     logger.exception("the watch over the run's processes could not look at all of them")
+        return self.found
+
+    def look_closely(self) -> Exception | None:
+        """Look for as long as Ray may take to learn of a death; the error that was found, now or before."""
+        latest = time.monotonic() + SECONDS_FOR_RAY
+        while self.look() is None and time.monotonic() < latest:
+            time.sleep(SECONDS_BETWEEN_QUESTIONS)
         return self.found
 
     def _known_to_ray(self, error: Exception) -> Exception:

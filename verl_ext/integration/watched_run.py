@@ -52,7 +52,7 @@ class WatchedRun(Base):
         try:
             super().fit(agent_loop_manager)
         except Exception as error:
-            died = self._watch.look()
+            died = self._watch.look_closely()
             self._watch.over()
             self._log_saved_step()
             raise TrainingStopped(stopped(died or error, self.config, where=self._place())) from error
