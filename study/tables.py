@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from statistics import fmean, median
 
@@ -102,7 +102,7 @@ class Tables:
         return words(
             arm.label
             for arm in self._results.arms
-            if (spread := [run.mean(SPREAD) for run in self._results.runs[arm.name]]) and min(_known(spread)) > EVEN
+            if min(run.mean(SPREAD) or 0.0 for run in self._results.runs[arm.name]) > EVEN
         )
 
     def yes_no_looking(self) -> tuple[float, float]:
@@ -183,8 +183,3 @@ class Tables:
 
 def _code(overrides: Sequence[str]) -> str:
     return " ".join(f"`{override}`" for override in overrides)
-
-
-def _known(values: Iterable[float | None]) -> list[float]:
-    """Those that were measured, or a 0 where none was."""
-    return [value for value in values if value is not None] or [0.0]
