@@ -4,11 +4,13 @@
 import importlib
 import importlib.metadata
 import inspect
+import platform
 import sys
 from importlib import import_module
 from importlib.metadata import DistributionFinder, PackageNotFoundError
 from types import ModuleType, SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import verl.plugin.platform
@@ -276,5 +278,18 @@ def test_what_the_device_module_adds():
     assert 2**24 < DEVICE_MODULE.max_memory_allocated() < total
     assert DEVICE_MODULE.max_memory_reserved() >= 2**24
     assert DEVICE_MODULE.memory_allocated() == DEVICE_MODULE.memory_reserved() == 0
-    for nothing in (DEVICE_MODULE.empty_cache, DEVICE_MODULE.ipc_collect, DEVICE_MODULE.reset_peak_memory_stats):
+    for nothing in (DEVICE_MODULE.ipc_collect, DEVICE_MODULE.reset_peak_memory_stats):
         assert nothing() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+@pytest.mark.parametrize("empty_cache", [DEVICE_MODULE.empty_cache, PlatformCPU().empty_cache])
+def test_an_emptied_cache_gives_freed_memory_back(empty_cache):
+    """Pieces too small to be mapped by themselves, below one that lives: the allocator keeps them."""
+    pieces = [b"x" * 2**16 for _ in range(2000)]
+    lives = b"x" * 2**16
+    del pieces
+    kept = psutil.Process().memory_info().rss
+    empty_cache()
+    assert kept - psutil.Process().memory_info().rss > 100 * 2**20
+    assert len(lives) == 2**16

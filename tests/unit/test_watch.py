@@ -81,6 +81,11 @@ def test_a_close_look_at_what_lives_ends(actors, monkeypatch):
 
 def test_an_actor_that_ray_starts_again_is_not_taken_for_dead(cluster):
     class Worker:
+        def __init__(self):
+            # Long enough that a look falls into the time in which Ray cannot reach it.
+            if ray.get_runtime_context().was_current_actor_reconstructed:
+                time.sleep(3)
+
         def process(self):
             return os.getpid()
 

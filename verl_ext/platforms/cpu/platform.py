@@ -48,7 +48,8 @@ class PlatformCPU(PlatformBase):
 
     def set_allocator_settings(self, settings: str) -> None: ...
 
-    def empty_cache(self) -> None: ...
+    def empty_cache(self) -> None:
+        DEVICE_MODULE.empty_cache()
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         return None, None
