@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import resource
 from types import ModuleType
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import psutil
 import torch
 
-# glibc's; other C libraries have none.
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+from verl_ext.platforms.cpu.freed_memory import FreedMemory
+
+_FREED_MEMORY = FreedMemory()
 
 
 class CPUDeviceModule(ModuleType):
@@ -37,9 +37,7 @@ class CPUDeviceModule(ModuleType):
         torch.set_rng_state(state)
 
     def empty_cache(self) -> None:
-        """Give freed memory back to the machine; C's allocator otherwise keeps more and more of it as a run goes on."""
-        if _malloc_trim is not None:
-            _malloc_trim(0)
+        _FREED_MEMORY.give_back()
 
     def ipc_collect(self) -> None: ...
 
