@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Freed memory that goes back to the machine: what C's allocator keeps of it otherwise grows with the length of a run."""
+"""Freed memory that goes back to the machine: what C's allocator keeps of it grows with the length of a run."""
 
 from __future__ import annotations
 
