@@ -25,7 +25,7 @@ SEPARATE = [
     "actor_rollout_ref.rollout.checkpoint_engine.backend=tcp",
     "ray_kwargs.ray_init.num_gpus=2",
     "actor_rollout_ref.actor.ppo_mini_batch_size=2",
-    "actor_rollout_ref.actor.optim.lr=5e-4",
+    "actor_rollout_ref.actor.optim.lr=2e-3",
     "perception.min_rollout_correlation=null",
     *image_token_loop.OVERRIDES,
 ]
