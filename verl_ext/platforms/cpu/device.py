@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,8 @@ from typing import Any
 import psutil
 import torch
 
-from verl_ext.platforms.cpu.freed_memory import FreedMemory
-
-_FREED_MEMORY = FreedMemory()
+# glibc's; other C libraries have none.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class CPUDeviceModule(ModuleType):
@@ -37,7 +37,9 @@ class CPUDeviceModule(ModuleType):
         torch.set_rng_state(state)
 
     def empty_cache(self) -> None:
-        _FREED_MEMORY.give_back()
+        """Give freed memory back to the machine: what C's allocator keeps of it grows with the length of a run."""
+        if _malloc_trim is not None:
+            _malloc_trim(0)
 
     def ipc_collect(self) -> None: ...
 
