@@ -16,14 +16,7 @@ import torch
 import verl.plugin.platform
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-from verl_ext.platforms.cpu import (
-    VLLM_ROLLOUT,
-    packed_attention,
-    polling,
-    process_group,
-    vllm,
-    weight_socket,
-)
+from verl_ext.platforms.cpu import VLLM_ROLLOUT, packed_attention, polling, process_group, vllm, weight_socket
 from verl_ext.platforms.cpu.device import DEVICE_MODULE
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 from verl_ext.platforms.cpu.patching import PatchError, replace_symbol
