@@ -7,6 +7,7 @@ overwrites its environment with its title, but its parent does not. No other pro
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -151,9 +152,11 @@ def pattern(name: str) -> str:
 def size_mb(folder: Path) -> float:
     """Size of the files in a folder, links not followed; 0 if there is none."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            total += 0 if path.is_symlink() or not path.is_file() else path.stat().st_size
+    # Path.rglob fails where a folder goes away meanwhile.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total / MB
 
 

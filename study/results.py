@@ -181,18 +181,9 @@ def check_alike(shared: Mapping[str, Any], runs: Sequence[Run]) -> None:
     """
     for run in runs:
         name = f"{run.arm}-{run.seed}"
-        check_shared(shared, run.data, name)
+        for what in ("versions", "settings", "inputs"):
+            if (mine := run.data[what]) != shared[what]:
+                raise DataError(f"{name}: made with {what} {mine}, not {shared[what]}; {ANEW}")
         arguments = list(BY_NAME[run.arm].with_seed(run.seed))
         if run.data["overrides"] != arguments:
             raise DataError(f"{name}: made with {run.data['overrides']}, its arm now has {arguments}; {ANEW}")
-
-
-def check_shared(shared: Mapping[str, Any], data: Mapping[str, Any], name: str) -> None:
-    """That the results called `name` have the versions, settings and inputs in `shared`.
-
-    Raises:
-        DataError: they have others.
-    """
-    for what in ("versions", "settings", "inputs"):
-        if (found := data[what]) != shared[what]:
-            raise DataError(f"{name}: made with {what} {found}, not {shared[what]}; {ANEW}")

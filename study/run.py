@@ -25,7 +25,7 @@ from study.arms import Arm
 from study.evaluate import Evaluator
 from study.plan import MODEL, ROOT, Plan
 from study.processes import Processes
-from study.results import check_alike, check_shared, read_runs
+from study.results import check_alike, read_runs
 from study.task import WORDING, write_task
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
 from verl_ext.report.metrics_file import Step, read_steps
@@ -177,9 +177,7 @@ class Runs:
     def _evaluate_start(self) -> None:
         """The model that all runs start from."""
         path = self._folders.result("start")
-        if path.exists():
-            check_shared(self._shared, json.loads(path.read_text()), path.stem)
-        else:
+        if not path.exists():
             wording = json.loads((self._folders.task / WORDING).read_text())
             _write(path, {**self._shared, "evaluation": self._evaluator.evaluate(MODEL), "wording_alone": wording})
 

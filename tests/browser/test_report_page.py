@@ -7,6 +7,7 @@ import shutil
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 from support.synthetic_run import plain_record, write_metrics, write_records, write_run
 
 from verl_ext.report.page import write_page
@@ -33,8 +34,6 @@ def browser():
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield launched
@@ -238,7 +237,8 @@ def test_the_same_prompt_over_training(visit, two_runs):
     assert "4 steps, 10 to 40" in items(page).first.inner_text()
     rows = page.locator(".stacked")
     assert rows.count() == 16
-    assert rows.first.locator(".token").count() > 40
+    # Its tokens come when it is first seen.
+    rows.first.locator(".token").nth(40).wait_for(state="attached")
     steps = [text.split("step ")[1].split("\n")[0] for text in page.locator(".stacked-head").all_inner_texts()]
     assert steps == sorted(steps, key=int)
     page.locator("#filter-run").select_option("0")
@@ -260,9 +260,9 @@ def test_long_responses_stay_quick(visit, long_run):
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert 0 < busy_seconds(work) - before < 1
     page.get_by_role("button", name="Prompts over training").click()
-    assert page.locator(".stacked").first.locator(".token").count() == 300
+    expect(page.locator(".stacked").first.locator(".token")).to_have_count(300)
     page.get_by_role("button", name="Show all 5000 tokens").first.click()
-    assert page.locator(".stacked").first.locator(".token").count() == 5000
+    expect(page.locator(".stacked").first.locator(".token")).to_have_count(5000)
 
 
 def busy_seconds(session):

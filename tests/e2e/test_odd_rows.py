@@ -73,6 +73,8 @@ def test_every_odd_row_trains(run):
     pictured = sum(bool(odd["images"]) for odd in ODD) / len(ODD)
     shares = [run.steps[step]["perception/image_rows"] for step in range(FIRST_ODD, LAST_ODD + 1)]
     assert sum(shares) / len(shares) == pytest.approx(pictured)
+    # Rollout and actor see the same pictures, those that are stored turned as well.
+    assert all(metrics["perception/rollout_actor_log_prob_corr"] > 0.9999 for metrics in run.steps.values())
 
 
 def test_a_picture_with_a_huge_question_is_left_out_with_a_warning_and_huge_text_is_cut(run):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.runs import FOREGROUND
 from support.tiny import ROOT
 
 STEPS = 4
@@ -43,7 +44,8 @@ def soak(tmp_path_factory):
     """(the folder of the finished run, what was printed)."""
     folder = tmp_path_factory.mktemp("soak") / "run"
     command = [sys.executable, ROOT / "scripts/soak.py", "--light", f"--steps={STEPS}", f"--folder={folder}", *SMALLER]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=os.environ, cwd=folder.parent)
+    environment = {**os.environ, **FOREGROUND}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, cwd=folder.parent)
     log = folder / "train.log"
     assert done.returncode == 0, done.stdout + done.stderr + (log.read_text()[-4000:] if log.exists() else "")
     return folder, done.stdout

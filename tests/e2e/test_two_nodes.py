@@ -9,7 +9,7 @@ import math
 import pytest
 from support.cluster import bare, cluster
 from support.measured import MEASURED, check_that_no_image_is_fetched, check_that_the_step_is_told
-from support.runs import train
+from support.runs import FOREGROUND, train
 from support.tiny import ROOT
 
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
@@ -21,7 +21,8 @@ def actors_and_run(easy_vqa, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_nodes")
     variables = "ray_kwargs.ray_init.runtime_env.env_vars"
     trainer = {**MEASURED, "PYTHONPATH": str(ROOT / "tests")}
-    with cluster({**ENVIRONMENT, **trainer}, {**ENVIRONMENT, **trainer}) as ray:
+    node = {**ENVIRONMENT, **FOREGROUND, **trainer}
+    with cluster(node, node) as ray:
         run = train(
             folder,
             easy_vqa,

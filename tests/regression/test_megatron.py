@@ -29,7 +29,7 @@ def ranks(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-m", "support.megatron_ranks", str(out)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=500,
+        timeout=580,
         capture_output=True,
         text=True,
     )

@@ -4,7 +4,7 @@
 import subprocess
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -71,9 +71,10 @@ class Attempt:
     def processes(self):
         """Everything alive that this run started, whoever its parent is now."""
         for process in psutil.process_iter():
-            key = (process.pid, process.create_time())
-            if key not in self._seen and self._is_ours(process):
-                self._seen[key] = process
+            with suppress(psutil.NoSuchProcess):
+                key = (process.pid, process.create_time())
+                if key not in self._seen and self._is_ours(process):
+                    self._seen[key] = process
         return [process for process in self._seen.values() if _is_running(process)]
 
     def _is_ours(self, process):
@@ -164,7 +165,10 @@ def attempt(*args, **kwargs):
 
 
 def _is_running(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _title(process):

@@ -39,8 +39,8 @@ print(json.dumps([(actor["ActorClassName"], actor["Name"], actor["Address"]["Nod
 
 
 def bare(home, **variables):
-    """An environment of `variables` and what no program can do without."""
-    return {"PATH": PATH, "HOME": str(home), **variables}
+    """An environment of `variables` and what no program can do without; Ray's nodes end at once when asked to."""
+    return {"PATH": PATH, "HOME": str(home), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", **variables}
 
 
 @dataclass
@@ -108,6 +108,7 @@ def stop(started):
         time.sleep(0.1)
     for process in left:
         process.kill()
+    psutil.wait_procs(left, timeout=20)
     return left
 
 

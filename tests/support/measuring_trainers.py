@@ -33,9 +33,13 @@ def plain(value):
 
 
 def views(fields):
-    """The largest difference of the two views' log-probs in rows with and without an image; None if there are none."""
-    clean, ablated = (fields[name].to_padded_tensor(0) for name in ("old_log_probs", "ablated_log_prob"))
-    difference = (clean - ablated).abs().amax(dim=-1)
+    """The largest relative difference of the two views' log-probs of sampled tokens, in rows with and without an image.
+
+    None if there are no such rows.
+    """
+    names = ("old_log_probs", "ablated_log_prob", "response_mask")
+    clean, ablated, mask = (fields[name].to_padded_tensor(0) for name in names)
+    difference = ((clean - ablated).abs() / clean.abs().clamp(min=1) * mask).amax(dim=-1)
     image = fields["has_image"]
     groups = {"with_image": difference[image], "without_image": difference[~image]}
     return {name: values.max().item() if len(values) else None for name, values in groups.items()}

@@ -11,6 +11,9 @@ from pathlib import Path
 from support.tiny import MODEL, ROOT
 from verl_ext.platforms.cpu.environment import ENVIRONMENT
 
+FOREGROUND = {"RAY_worker_niceness": "0"}
+"""Ray would run its workers behind whatever else the tests do."""
+
 
 @dataclass
 class Run:
@@ -39,7 +42,7 @@ def train(folder, data, *overrides, steps=2, environment=None, only=None, checkp
     folder.mkdir(parents=True, exist_ok=True)
     command = training_command(folder, data, *overrides, steps=steps, checkpoints=checkpoints)
     environment = only or {**usual_environment(folder), **(environment or {})}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=540)
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900)
     return Run(done.returncode, done.stdout + done.stderr, folder)
 
 
@@ -47,8 +50,7 @@ def usual_environment(folder):
     return {
         **os.environ,
         **ENVIRONMENT,
-        # Ray would run its workers behind whatever else the tests do.
-        "RAY_worker_niceness": "0",
+        **FOREGROUND,
         "PYTHONPATH": str(ROOT / "tests"),
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's data set on a real parquet file, with rows that must not reach training."""
 
+import asyncio
 import io
 import logging
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from PIL import ExifTags, Image
 from support.configuration import configuration
 from support.tiny import picture, processor
 from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -63,6 +65,29 @@ def test_good_rows_are_those_of_verl(build):
     parts = ours[0]["raw_prompt"][0]["content"]
     assert [part["type"] for part in parts] == ["image", "text"]
     assert parts[0]["image"].size == (64, 64)
+
+
+def prompt_pictures(data, item):
+    """As verl's agent loops get them."""
+    return asyncio.run(data.process_multi_modal_info(data[item]["raw_prompt"], 14, data.config))[0]
+
+
+def test_a_picture_that_is_stored_turned_is_upright_for_rollout_and_actor(build):
+    """vLLM turns it by its tag and verl's processor does not, so that they would see different pictures."""
+    upright = picture(112, 56, seed=1)
+    exif = upright.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
+    rows = [row(1, image=turned.getvalue()), row(2, image=png()), row(3, content="how much is 2 + 2?")]
+    data = build(rows, filter_overlong_prompts=False)
+    (found,) = prompt_pictures(data, 0)
+    assert ExifTags.Base.Orientation not in found.getexif()
+    assert found.size == upright.size
+    assert found.tobytes() == upright.tobytes()
+    (other,) = prompt_pictures(data, 1)
+    assert other.size == (56, 56)
+    assert prompt_pictures(data, 2) is None
 
 
 @pytest.mark.parametrize(

@@ -672,6 +672,7 @@ def test_what_takes_long_is_said_and_nothing_else(monkeypatch, capsys):
         print("noise")
         print("noise", file=sys.stderr)
         time.sleep(0.5)
+    monkeypatch.setattr(progress, "PATIENCE", 30)
     with shown.doing("thinking little"):
         pass
     assert capsys.readouterr() == ("", "doctor: thinking hard ...\n")

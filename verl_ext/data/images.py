@@ -66,12 +66,17 @@ def pixel_digest(image: Image.Image) -> bytes:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """An upright RGB copy of an image, its transparent parts over white."""
-    upright = ImageOps.exif_transpose(image)
-    if _is_transparent(upright):
-        upright = upright.convert("RGBA")
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright)
-    return upright.convert("RGB")
+    turned = ImageOps.exif_transpose(image)
+    if _is_transparent(turned):
+        turned = turned.convert("RGBA")
+        white = Image.new("RGBA", turned.size, "white")
+        turned = Image.alpha_composite(white, turned)
+    return turned.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says it is to be seen, without that tag; itself if there is none."""
+    return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -90,8 +95,9 @@ def _check_kind(image: Image.Image) -> None:
 
 
 def _is_upright_rgb(image: Image.Image) -> bool:
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    return image.format in _KEPT_FORMATS and image.mode == "RGB" and upright and not _is_transparent(image)
+    return (
+        image.format in _KEPT_FORMATS and image.mode == "RGB" and upright(image) is image and not _is_transparent(image)
+    )
 
 
 def _is_transparent(image: Image.Image) -> bool:

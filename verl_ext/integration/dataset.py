@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from omegaconf import DictConfig
+from PIL.Image import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_ext.data.damage import first_damage
+from verl_ext.data.images import upright
 from verl_ext.data.row_check import IMAGES_ONLY, check_row
 from verl_ext.errors import DataError
 from verl_ext.logs import get_logger
@@ -50,6 +53,17 @@ class CheckedRLHFDataset(RLHFDataset):
             name=self._row_name(item, row),
         )
         return super().__getitem__(item)
+
+    @classmethod
+    def _process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: DictConfig
+    ) -> tuple[list[Image], list[Any], list[Any]]:
+        """verl's pictures, videos and sounds of a prompt (None where there are none), the pictures upright.
+
+        vLLM turns a picture by its EXIF orientation and the actor's processor does not: they would see different ones.
+        """
+        images, videos, audios = super()._process_multi_modal_info(messages, image_patch_size, config)
+        return images and [upright(image) for image in images], videos, audios
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset = None) -> datasets.Dataset:
         """verl's filter, saying at WARNING how many rows it left out (it also leaves out rows that it cannot read).

@@ -410,6 +410,21 @@ SYMBOLS = [
         defaults={"dataframe": None},
     ),
     Symbol(
+        f"{DATASET}._process_multi_modal_info",
+        "integration/dataset.py",
+        overridden=words("messages image_patch_size config"),
+    ),
+    Symbol(
+        f"{DATASET}.process_multi_modal_info",
+        "integration/dataset.py",
+        source=("cls._process_multi_modal_info(messages, image_patch_size=image_patch_size, config=config)",),
+    ),
+    Symbol(
+        "verl.experimental.agent_loop.agent_loop:AgentLoopBase.process_multi_modal_info",
+        "integration/dataset.py",
+        source=("await self.dataset_cls.process_multi_modal_info(",),
+    ),
+    Symbol(
         f"{DATASET}._build_messages",
         "data/row_check.py",
         source=("<image>", 'if "bytes" in image:', "isinstance(image, str | os.PathLike)"),
