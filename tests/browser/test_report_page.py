@@ -260,9 +260,9 @@ def test_long_responses_stay_quick(visit, long_run):
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert 0 < busy_seconds(work) - before < 1
     page.get_by_role("button", name="Prompts over training").click()
-    expect(page.locator(".stacked").first.locator(".token")).to_have_count(300)
+    expect(page.locator(".stacked").first.locator(".token")).to_have_count(300, timeout=30_000)
     page.get_by_role("button", name="Show all 5000 tokens").first.click()
-    expect(page.locator(".stacked").first.locator(".token")).to_have_count(5000)
+    expect(page.locator(".stacked").first.locator(".token")).to_have_count(5000, timeout=30_000)
 
 
 def busy_seconds(session):

@@ -10,8 +10,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.e2e)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(1200))
+            # Longer than its runs may take, so that one that hangs is shown as that.
+            item.add_marker(pytest.mark.timeout(1200))
     # Two nodes take the memory of two runs: first, beside tests that need little.
     items.sort(key=lambda item: item.path.name != "test_two_nodes.py")
 

@@ -6,12 +6,10 @@ The other processes and moments, and runs that go on to their ends, are in `test
 
 import re
 
-import pytest
 from support.attempts import attempt
 from support.resumed import OVERRIDES, STEPS, check_whole, last_words, steps_by_attempt
 
 
-@pytest.mark.timeout(900)
 def test_a_run_that_is_killed_says_why_and_the_same_command_continues_it(easy_vqa, tmp_path):
     def start(number, pause):
         return attempt(tmp_path, easy_vqa, *OVERRIDES, number=number, pauses=[pause], steps=STEPS)

@@ -15,6 +15,8 @@ def pytest_collection_modifyitems(config, items):
     ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     for item in ours:
         item.add_marker(pytest.mark.faults)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1200))
     if "faults" not in config.option.markexpr and ours:
         items[:] = [item for item in items if item not in ours]
         config.hook.pytest_deselected(items=ours)

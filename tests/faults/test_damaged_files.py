@@ -51,7 +51,6 @@ def test_a_full_disk_and_a_cut_checkpoint(easy_vqa, tmp_path):
     assert len({name for names in rows for name in names}) == sum(map(len, rows)) == 4 * STEPS
 
 
-@pytest.mark.timeout(900)
 def test_a_parquet_file_with_changed_bytes(easy_vqa, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(easy_vqa, data)
@@ -77,7 +76,6 @@ def test_prompts_that_are_all_longer_than_the_limit_are_an_error_that_says_so(ea
     assert "rollout.prompt_length=16" in run.output
 
 
-@pytest.mark.timeout(900)
 def test_a_full_disk_while_verl_dumps_responses(easy_vqa, tmp_path):
     """verl ends the run; its last line says what could not be written, and no logged step is logged again."""
     (tmp_path / "rollouts").mkdir()

@@ -54,7 +54,6 @@ def test_killed_in_a_step_and_in_a_checkpoint(victim, uninterrupted, easy_vqa, t
         assert metrics(tmp_path)[step]["actor/lr"] == metrics(uninterrupted)[step]["actor/lr"]
 
 
-@pytest.mark.timeout(900)
 def test_a_rank_that_is_killed_while_the_other_waits_for_its_gradients(easy_vqa, tmp_path, note):
     with attempt(tmp_path, easy_vqa, *OVERRIDES, *TWO_RANKS, number=1, pauses=["backward:2"], steps=STEPS) as run:
         died = run.kill_at("backward:2", "worker")

@@ -39,8 +39,8 @@ print(json.dumps([(actor["ActorClassName"], actor["Name"], actor["Address"]["Nod
 
 
 def bare(home, **variables):
-    """An environment of `variables` and what no program can do without; Ray's nodes end at once when asked to."""
-    return {"PATH": PATH, "HOME": str(home), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", **variables}
+    """An environment of `variables` and what no program can do without."""
+    return {"PATH": PATH, "HOME": str(home), **variables}
 
 
 @dataclass
@@ -66,7 +66,8 @@ class Cluster:
         home = self.folder / f"node{len(self.starts)}"
         home.mkdir()
         log = home / "ray.log"
-        environment = bare(home, **environment)
+        # A node would else wait longer for its tasks than `stop` does.
+        environment = bare(home, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="0", **environment)
         ends_with_this_process = ["setpriv", "--pdeathsig", "TERM"]
         command = [*ends_with_this_process, RAY, "start", "--block", *options, f"--temp-dir={self.folder}", *NODE]
         with log.open("w") as output:

@@ -33,9 +33,9 @@ def plain(value):
 
 
 def views(fields):
-    """The largest relative difference of the two views' log-probs of sampled tokens, in rows with and without an image.
+    """The largest difference of the two views' log-probs of sampled tokens, in rows with and without an image.
 
-    None if there are no such rows.
+    Relative, but absolute below 1; None if there are no such rows.
     """
     names = ("old_log_probs", "ablated_log_prob", "response_mask")
     clean, ablated, mask = (fields[name].to_padded_tensor(0) for name in names)

@@ -90,6 +90,13 @@ def test_a_picture_that_is_stored_turned_is_upright_for_rollout_and_actor(build)
     assert prompt_pictures(data, 2) is None
 
 
+def test_a_picture_with_a_broken_orientation_is_seen_as_it_is_stored(build):
+    stored = io.BytesIO()
+    picture(112, 56, seed=1).save(stored, "PNG", exif=b"garbage")
+    (found,) = prompt_pictures(build([row(1, image=stored.getvalue())]), 0)
+    assert found.tobytes() == picture(112, 56, seed=1).tobytes()
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

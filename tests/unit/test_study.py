@@ -328,23 +328,23 @@ def test_a_failed_run_is_named_with_its_log(tmp_path):
         train(["no_such_key=1"], work, Processes())
 
 
-def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path):
-    processes = Processes()
-    with ThreadPoolExecutor(1) as pool:
-        status = pool.submit(processes.run, ["sleep", "60"], {}, tmp_path / "log", tmp_path)
-        while not any("sleep" in child.name() for child in psutil.Process().children()):
-            time.sleep(0.01)
-        processes.stop()
-        assert status.result(timeout=10) == -signal.SIGTERM
-    with pytest.raises(Stopped):
-        processes.run(["true"], {}, tmp_path / "log", tmp_path)
-
-
 def _arguments(process):
     try:
         return process.cmdline()
     except psutil.NoSuchProcess:
         return []
+
+
+def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path):
+    processes = Processes()
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(processes.run, ["sleep", "60"], {}, tmp_path / "log", tmp_path)
+        while not status.done() and ["sleep", "60"] not in map(_arguments, psutil.Process().children()):
+            time.sleep(0.01)
+        processes.stop()
+        assert status.result(timeout=10) == -signal.SIGTERM
+    with pytest.raises(Stopped):
+        processes.run(["true"], {}, tmp_path / "log", tmp_path)
 
 
 def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):

@@ -4,6 +4,7 @@
 import hashlib
 import io
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps
@@ -75,8 +76,12 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says it is to be seen, without that tag; itself if there is none."""
-    return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
+    """The image as its EXIF orientation says it is to be seen, without that tag; itself where it has none."""
+    # vLLM passes over tags that cannot be read in the same way, so that it sees what the actor sees.
+    with suppress(Exception):
+        if _is_turned(image):
+            return ImageOps.exif_transpose(image)
+    return image
 
 
 def as_png(image: Image.Image) -> bytes:
@@ -95,9 +100,12 @@ def _check_kind(image: Image.Image) -> None:
 
 
 def _is_upright_rgb(image: Image.Image) -> bool:
-    return (
-        image.format in _KEPT_FORMATS and image.mode == "RGB" and upright(image) is image and not _is_transparent(image)
-    )
+    plain = not _is_turned(image) and not _is_transparent(image)
+    return image.format in _KEPT_FORMATS and image.mode == "RGB" and plain
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def _is_transparent(image: Image.Image) -> bool:
