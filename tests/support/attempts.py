@@ -20,6 +20,9 @@ TITLES = {
     "reward": "ray::RewardLoopWorker",
 }
 """How the processes of a run call themselves; `driver` is main_ppo itself."""
+GENERATING, SUBMITTING = "generating", "submitting"
+HELD = ("server", "engine")
+"""What is stopped before it gets the prompts of a step, so that it is in the middle of them when it is killed."""
 START, END = 420, 180
 """Seconds that a run may take to reach its first pause, and to end after a fault."""
 GRACE = 3
@@ -59,7 +62,7 @@ class Attempt:
         environment = {
             **usual_environment(folder),
             "VERL_USE_EXTERNAL_MODULES": "support.pausing",
-            "PAUSES": ",".join(pauses),
+            "PAUSES": ",".join([*pauses, *(pause.replace(GENERATING, SUBMITTING) for pause in pauses)]),
             "PAUSE_FOLDER": str(self.pauses),
             "TEST_RUN": self.tag,
         }
@@ -96,8 +99,12 @@ class Attempt:
 
     def kill_at(self, moment, victim):
         """`kill -9` a process when the run comes to `moment:step`; returns what is left once the run has ended."""
-        # Looking for it takes longer than generating a response.
         found = self._find(victim)
+        if moment.startswith(GENERATING):
+            submitting = self.reach(moment.replace(GENERATING, SUBMITTING))
+            if victim in HELD:
+                found.suspend()
+            submitting.unlink()
         mark = self.reach(moment)
         found.kill()
         mark.unlink()

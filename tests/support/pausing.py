@@ -38,7 +38,14 @@ def pause(moment, step):
 
 @register_trainer("perception_pausing_sync")
 class PausingPerceptionSync(MeasuringPerceptionSync):
-    """Pauses while responses are generated, and before the actor is updated; tells its workers which step it is."""
+    """Pauses around the moment at which a step's prompts are handed out, and before the actor is updated.
+
+    Tells its workers which step it is.
+    """
+
+    def prepare_step(self):
+        pause("submitting", self.global_steps)
+        return super().prepare_step()
 
     def on_sample_begin(self):
         super().on_sample_begin()
