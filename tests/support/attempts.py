@@ -59,10 +59,11 @@ class Attempt:
         command = training_command(
             folder, data, "trainer.v1.trainer_mode=perception_pausing_sync", *overrides, steps=steps
         )
+        submitting = [pause.replace(GENERATING, SUBMITTING) for pause in pauses if pause.startswith(GENERATING)]
         environment = {
             **usual_environment(folder),
             "VERL_USE_EXTERNAL_MODULES": "support.pausing",
-            "PAUSES": ",".join([*pauses, *(pause.replace(GENERATING, SUBMITTING) for pause in pauses)]),
+            "PAUSES": ",".join([*pauses, *submitting]),
             "PAUSE_FOLDER": str(self.pauses),
             "TEST_RUN": self.tag,
         }
