@@ -1,14 +1,47 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Sets everything up, then lints, type-checks and tests. Arguments go to pytest, e.g. -m "not e2e".
-#
-#   TEST_WORKERS  test files that run at a time (2); a whole run of main_ppo takes up to 10 GB of memory
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-.venv/bin/ruff check .
-.venv/bin/ruff format --check .
-.venv/bin/mypy
+
+usage() {
+    cat <<'END'
+Sets everything up, then lints, type-checks and tests.
+
+  test.sh           what a change may break: every quick test, and one whole run of main_ppo
+  test.sh --all     everything but the kill tests, and the core of it once more on the versions that verl pins for GPUs
+  test.sh OPTIONS   pytest with these options, e.g. -m faults (kill tests, an hour) or tests/unit/test_pgpo.py
+
+  TEST_WORKERS  test files that run at a time (2); a whole run of main_ppo takes up to 10 GB of memory
+END
+}
+
+run_tests() { # ENVIRONMENT OPTION...
+    # In the order of their folders, so that whole runs come early and short files fill up the end.
+    "$1/bin/python" -m pytest --numprocesses "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "${@:2}"
+}
+
+check() {
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+}
+
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# In the order of their folders, so that whole runs come early and short files fill up the end.
-exec .venv/bin/python -m pytest --numprocesses "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"
+case ${1:-} in
+    --help | -h) usage && exit ;;
+esac
+bash scripts/setup.sh
+case ${1:-} in
+    '')
+        check
+        run_tests .venv -m "not slow and not faults"
+        ;;
+    --all)
+        bash scripts/setup.sh verl_pins
+        check
+        .venv/bin/python scripts/check_gpu_install.py
+        run_tests .venv -m "not faults" --ignore tests/installation/test_beside_verl.py
+        run_tests .venv-verl_pins -m core
+        ;;
+    *) run_tests .venv "$@" ;;
+esac

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every method through the real main_ppo: finite, its own metrics logged, its signals where they belong.
 
-Methods that go together share a run; VEPO's is in `test_async_trainers.py`. One of the runs is made on the oldest verl
-that is supported as well: it has a pass of its own, a loss term, and hidden states measured in verl's own pass. In two,
-every response ends in an image token, which is masked and counted.
+Methods that go together share a run; VEPO's is in `test_async_trainers.py`, PAPO's, PEPO's and ToR's on the installed
+verl in `test_two_nodes.py`. Theirs here is made on the oldest verl that is supported: it has a pass of its own, a loss
+term, and hidden states measured in verl's own pass. In the other every response ends in an image token, which is masked
+and counted.
 """
 
 import math
@@ -18,38 +19,44 @@ from support.verl_releases import folder_of
 
 SIMILARITY = "perception/visual_similarity_cosine"
 DEPENDENCY = "perception/visual_dependency"
-# Group: overrides, and metrics that only these methods log.
+OLDEST = "0.9.0"
+INSTALLED = "installed"
+# Group: the verl it runs on, overrides, metrics that only these methods log, methods whose weights multiply advantages,
+# and whether every response ends in an image token.
 RUNS = {
     "papo_d": (
-        ["perception.methods=[papo,pepo]"],
+        OLDEST,
+        ["perception.methods=[papo,pepo,tor]"],
         [
             "actor/perception/papo/perception_kl",
             "actor/perception/papo/entropy",
             f"{SIMILARITY}_all_pairwise_mean/mean",
             "perception/entropy/mean",
+            "perception/entropy_top_p_0.95/mean",
         ],
-    ),
-    "vppo": (
-        ["perception.methods=[vppo,vgpo]", "perception.base_estimator=rloo"],
-        [f"{DEPENDENCY}/mean", "actor/perception/vppo/entropy", f"{SIMILARITY}_last_prototype/mean"],
+        ["pepo", "tor"],
+        False,
     ),
     "dvrp": (
-        ["perception.methods=[dvrp,pgpo,tor]", "perception.response_only_logits=True"],
+        INSTALLED,
         [
-            "perception/entropy_top_p_0.95/mean",
+            "perception.methods=[dvrp,pgpo,vppo,vgpo]",
+            "perception.base_estimator=rloo",
+            "perception.response_only_logits=True",
+        ],
+        [
             f"{DEPENDENCY}/mean",
             "actor/perception/dvrp/necessity_kl",
             "actor/perception/dvrp/robustness_kl",
             f"{DEPENDENCY}_noised/mean",
+            "actor/perception/vppo/entropy",
+            f"{SIMILARITY}_last_prototype/mean",
         ],
+        ["pgpo", "vppo", "vgpo"],
+        True,
     ),
 }
-# The method of each whose weights multiply advantages.
-WEIGHTING = {"papo_d": ["pepo"], "vppo": ["vppo", "vgpo"], "dvrp": ["pgpo", "tor"]}
-WITH_IMAGE_TOKENS = ("vppo", "dvrp")
 RESPONSES = 16
-OLDEST = "0.9.0"
-INSTALLED = "installed"
 
 
 def environment(release):
@@ -60,11 +67,11 @@ def environment(release):
     return {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "support.say_verl"}
 
 
-@pytest.mark.parametrize(("group", "release"), [*((group, INSTALLED) for group in RUNS), ("vppo", OLDEST)])
-def test_it_trains(group, release, easy_vqa, tmp_path):
-    overrides, metrics = RUNS[group]
-    overrides = [*overrides, *(image_token_loop.OVERRIDES if group in WITH_IMAGE_TOKENS else [])]
-    run = train(tmp_path, easy_vqa, f"+perception={group}", *overrides, steps=2, environment=environment(release))
+@pytest.mark.parametrize("group", RUNS)
+def test_it_trains(group, easy_vqa, tmp_path):
+    release, overrides, metrics, weighting, with_image_tokens = RUNS[group]
+    overrides = [f"+perception={group}", *overrides, *(image_token_loop.OVERRIDES if with_image_tokens else [])]
+    run = train(tmp_path, easy_vqa, *overrides, steps=2, environment=environment(release))
     assert run.status == 0, run.output[-4000:]
     if release != INSTALLED:
         said = set(re.findall(r"verl comes from (\S+)", run.output))
@@ -75,11 +82,11 @@ def test_it_trains(group, release, easy_vqa, tmp_path):
         # Without a group filter every group of a step may be all right or all wrong, and teach nothing.
         assert logged["actor/grad_norm"] > 0 or logged["critic/advantages/max"] < 0.1
         assert logged["perception/image_rows"] == 1.0
-        assert logged["perception/image_tokens_masked"] == (RESPONSES if group in WITH_IMAGE_TOKENS else 0)
+        assert logged["perception/image_tokens_masked"] == (RESPONSES if with_image_tokens else 0)
         assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert all(math.isfinite(logged[name]) for name in metrics)
         assert logged["timing_s/ablated_log_prob"] > 0
-    for method in WEIGHTING[group]:
+    for method in weighting:
         # PEPO's weights grow in from 1, so the first step's are all 1.
         last = run.steps[2]
         assert last[f"perception/{method}/weight_max"] > last[f"perception/{method}/weight_min"]

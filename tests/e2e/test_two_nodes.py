@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PAPO-G with everything on, by the real main_ppo over two Ray nodes.
+"""PAPO-G with everything on, and PEPO and ToR beside it, by the real main_ppo over two Ray nodes.
 
 Each node has an environment of its own, and the driver that starts the run has nothing of it but the trainer.
 """
@@ -27,6 +27,7 @@ def actors_and_run(easy_vqa, tmp_path_factory):
             folder,
             easy_vqa,
             "+perception=papo_g",
+            "perception.methods=[papo,pepo,tor]",
             "perception.papo.entropy_coef=0.03",
             "trainer.v1.trainer_mode=perception_measuring_sync",
             "trainer.nnodes=2",
@@ -58,9 +59,13 @@ def test_it_trains(actors_and_run):
         assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
         assert metrics["actor/perception/papo/entropy"] > 0
         assert metrics["perception/visual_dependency/mean"] > 0
+        assert metrics["perception/visual_similarity_cosine_all_pairwise_mean/mean"] != 0
+        assert metrics["perception/entropy_top_p_0.95/mean"] > 0
         assert metrics["perception/image_rows"] == 1.0
         assert metrics["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert metrics["timing_s/ablated_log_prob"] > 0
+    for method in ("pepo", "tor"):
+        assert steps[2][f"perception/{method}/weight_max"] > steps[2][f"perception/{method}/weight_min"]
 
 
 def test_the_ablated_pass_fetches_no_images(actors_and_run):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user sees of a mistake in the configuration: the real command stops at once, before Ray starts."""
 
-import os
 import subprocess
 import sys
 
 import pytest
+from support import forked_command
 from support.configuration import SMALL
 
 CASES = {
@@ -24,9 +24,17 @@ EXPECTED = {
 }
 
 
-def main_ppo(overrides, folder):
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", *SMALL, *overrides, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=os.environ)
+MODULE = "verl.trainer.main_ppo"
+
+
+def anew(module, *overrides, folder):
+    """In a new interpreter."""
+    command = [sys.executable, "-m", module, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
+
+
+def refused(overrides, folder, run=forked_command.run):
+    done = run(MODULE, *SMALL, *overrides, f"hydra.run.dir={folder / 'hydra'}", folder=folder)
     assert done.returncode != 0
     assert "Started a local Ray instance" not in done.stdout + done.stderr
     return done
@@ -34,13 +42,13 @@ def main_ppo(overrides, folder):
 
 @pytest.mark.parametrize("case", EXPECTED)
 def test_our_errors_are_one_line(case, tmp_path):
-    done = main_ppo(CASES[case], tmp_path)
+    done = refused(CASES[case], tmp_path, run=anew if case == "key" else forked_command.run)
     assert EXPECTED[case] in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_method_lists_the_known_ones(tmp_path):
-    done = main_ppo(CASES["group"], tmp_path)
+    done = refused(CASES["group"], tmp_path)
     assert "Could not find 'perception/pgop'" in done.stderr
     options = done.stderr.partition("Available options in 'perception':")[2].split()
     assert {"pgpo", "papo_g"} <= set(options)

@@ -12,6 +12,7 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
 TRAIN = """
+import json
 import sys
 import torch
 from support.configuration import configuration
@@ -22,20 +23,33 @@ from verl_ext.integration.plan import plan
 from verl_ext.integration.validation import validate
 from verl_ext.methods.base import RolloutSignals
 
-try:
-    config = configuration(*sys.argv[1:])
-    validate(config)
-except ConfigurationError as error:
-    print(error)
-    sys.exit(0)
-perception = parse(config.perception)
-mask = torch.tensor([[True, True, False]])
-measured = {signal: torch.tensor([[0.5, 1.0, 9.0]]) for signal in perception.signals}
-signals = RolloutSignals(mask, torch.tensor([True]), torch.tensor([0]), torch.zeros(1, 3), measured)
-print([method.name for method in perception.methods], config.actor_rollout_ref.actor.clip_ratio_high)
-print(sorted(signal.field for signal in perception.signals), plan(perception.signals).separate)
-print(combined(method_weights(perception.methods, signals)).tolist())
+def told(overrides):
+    try:
+        config = configuration(*overrides)
+        validate(config)
+    except ConfigurationError as error:
+        return str(error)
+    perception = parse(config.perception)
+    mask = torch.tensor([[True, True, False]])
+    measured = {signal: torch.tensor([[0.5, 1.0, 9.0]]) for signal in perception.signals}
+    signals = RolloutSignals(mask, torch.tensor([True]), torch.tensor([0]), torch.zeros(1, 3), measured)
+    return {
+        "methods": [method.name for method in perception.methods],
+        "clip": config.actor_rollout_ref.actor.clip_ratio_high,
+        "signals": sorted(signal.field for signal in perception.signals),
+        "passes": plan(perception.signals).separate,
+        "weights": combined(method_weights(perception.methods, signals)).tolist(),
+    }
+
+print(json.dumps([told(overrides) for overrides in json.loads(sys.argv[1])]))
 """
+ASKED = {
+    "alone": [],
+    "with ours": ["perception.methods=[louder,vgpo]", "perception.louder.gain=1"],
+    "ours": ["perception.methods=[vgpo]", "~perception.louder"],
+    "too large": ["perception.louder.gain=11"],
+    "misspelt": ["+perception.louder.gian=1"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,36 +81,38 @@ def installed(tmp_path_factory):
     return target
 
 
-def run(installed, *overrides):
+@pytest.fixture(scope="module")
+def told(installed):
+    """{question: what a process in which the package is installed says of these overrides}."""
     path = os.pathsep.join([str(installed), str(PAGE.parents[1] / "tests")])
+    questions = [["+perception=louder", *overrides] for overrides in ASKED.values()]
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, *overrides],
+        [sys.executable, "-c", TRAIN, json.dumps(questions)],
         capture_output=True,
         text=True,
         env={**os.environ, "VERL_PLATFORM": "cpu", "PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return dict(zip(ASKED, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def test_its_group_its_signal_and_its_weights(installed):
-    assert run(installed, "+perception=louder")[-3:] == [
-        "['louder'] 0.28",
-        "['visual_similarity_cosine_last_prototype'] ()",
-        "[[1.25, 1.5, 0.0]]",
-    ]
+def test_its_group_its_signal_and_its_weights(told):
+    assert told["alone"] == {
+        "methods": ["louder"],
+        "clip": 0.28,
+        "signals": ["visual_similarity_cosine_last_prototype"],
+        "passes": [],
+        "weights": [[1.25, 1.5, 0.0]],
+    }
 
 
-def test_it_composes_with_ours(installed):
-    lines = run(installed, "+perception=louder", "perception.methods=[louder,vgpo]", "perception.louder.gain=1")
-    assert lines[-3] == "['louder', 'vgpo'] 0.28"
-    alone = run(installed, "+perception=louder", "perception.methods=[vgpo]", "~perception.louder")
-    both, ours = (json.loads(line[-1]) for line in (lines, alone))
-    assert both[0] == pytest.approx([1.5 * ours[0][0], 2.0 * ours[0][1], 0.0])
+def test_it_composes_with_ours(told):
+    both, ours = told["with ours"], told["ours"]["weights"]
+    assert both["methods"] == ["louder", "vgpo"]
+    assert both["clip"] == 0.28
+    assert both["weights"][0] == pytest.approx([1.5 * ours[0][0], 2.0 * ours[0][1], 0.0])
 
 
-def test_its_parameters_are_checked(installed):
-    assert run(installed, "+perception=louder", "perception.louder.gain=11")[-1] == (
-        "perception.louder.gain=11: write a value between 0 and 10"
-    )
-    assert run(installed, "+perception=louder", "+perception.louder.gian=1")[-1].endswith("did you mean 'gain'?")
+def test_its_parameters_are_checked(told):
+    assert told["too large"] == "perception.louder.gain=11: write a value between 0 and 10"
+    assert told["misspelt"].endswith("did you mean 'gain'?")
