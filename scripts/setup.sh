@@ -11,7 +11,7 @@ Creates an environment in the checkout, goes on where an earlier call was stoppe
   setup.sh verl_pins  .venv-verl_pins: the same on the versions that verl pins for GPUs, of Python 3.12
 
   PYTHON          interpreter to use; found by itself otherwise
-  TORCH_INDEX_URL package index that has CPU builds of torch: 3 GB instead of 8. PyTorch's "Get Started" page names it
+  TORCH_INDEX_URL package index that has CPU builds of torch: 4 GB instead of 8. PyTorch's "Get Started" page names it
                   for Compute Platform: CPU
 
 Every version stands in requirements/; scripts/lock.sh renews them.
@@ -51,20 +51,19 @@ pinned() { # PACKAGE...: as "package==version"
     done
 }
 
-announce() { # what will be downloaded, how much of it, and whether it fits
-    local wheel kind need has
-    wheel=$("${pip[@]}" --dry-run --no-deps --ignore-installed --report - "${torch[@]}" |
-        "$python" -c 'import json, sys; print(json.load(sys.stdin)["install"][0]["download_info"]["url"])')
+announce() { # what will be downloaded, how much of it, and whether it fits; nothing where torch is there already
+    local wheel build need has
+    wheel=$("${pip[@]}" --dry-run --no-deps --report - "${torch[@]}" |
+        "$python" -c 'import json, sys; print(*[found["download_info"]["url"] for found in json.load(sys.stdin)["install"]][:1])')
     case $wheel in
-        *cpu*) kind="the CPU build" need=3 ;;
-        *) kind="the build for CUDA, whose libraries are 4.5 GB of it; TORCH_INDEX_URL brings the CPU build (see --help)" need=8 ;;
+        '') return ;;
+        *cpu*) need=4 build="the CPU build" ;;
+        *) need=8 build="the build for CUDA, half of it CUDA's libraries; TORCH_INDEX_URL brings the CPU build, see --help" ;;
     esac
-    echo "setup: $environment ($("$python" --version), $(grep -c == "$lock") packages) takes about $need GB: torch, vLLM and Ray," \
-        "to train and to test on this machine's CPU"
-    echo "setup: torch is $kind"
-    has=$(df --block-size=G --output=avail . | tail -1 | tr -dc 0-9)
-    has=$((has + $(du --block-size=G --summarize "$environment" | cut -dG -f1)))
-    [ "$has" -ge "$need" ] || die "there are only $has GB here; make room, or set TORCH_INDEX_URL, and run this again"
+    echo "setup: $environment with $("$python" --version) and $(grep -c == "$lock") packages, about $need GB, to train and to" \
+        "test on this machine's CPU. torch is $build"
+    has=$(($(df --block-size=1M --output=avail . | tail -1) + $(du --block-size=1M --summarize "$environment" | cut -f1)))
+    [ "$has" -ge $((need * 1024)) ] || die "only $((has / 1024)) GB are free here; make room, and run the same command again"
 }
 
 case ${1:-cpu} in
@@ -93,7 +92,7 @@ trap 'echo "setup: stopped; what is there is kept, run the same command again to
 
 pip=("$python" -m pip install --quiet --disable-pip-version-check --no-input)
 mapfile -t torch < <(pinned torch torchvision)
-[ -z "${TORCH_INDEX_URL:-}" ] || torch+=(--index-url "$TORCH_INDEX_URL")
+[ -z "${TORCH_INDEX_URL:-}" ] || torch+=(--no-deps --index-url "$TORCH_INDEX_URL")
 mapfile -t builders < <(pinned $(grep -v '^#' requirements/build.in))
 "${pip[@]}" --constraint "$lock" "${builders[@]}"
 announce

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+from pathlib import Path
 
 # verl chooses its platform when it is first imported, so this comes before everything else.
 os.environ["VERL_PLATFORM"] = "cpu"
@@ -7,8 +8,37 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any_speed", parent=settings.default, deadline=None)
 settings.load_profile("any_speed")
+
+TESTS = Path(__file__).parent
+# What `-m core` runs on the versions that verl pins for GPUs: everything in which torch, transformers, vLLM or verl may
+# differ from those of the other set.
+CORE = {
+    "golden",
+    "regression",
+    "contract/test_verl_api.py",
+    "e2e/test_main_ppo.py",
+    "installation",
+    "unit/test_ablated_batch.py",
+    "unit/test_ablation.py",
+    "unit/test_before_ray.py",
+    "unit/test_cpu_platform.py",
+    "unit/test_entropy.py",
+    "unit/test_full_vocabulary.py",
+    "unit/test_setup.py",
+    "unit/test_signals.py",
+    "unit/test_similarity.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        path = item.path.relative_to(TESTS)
+        one_run = item.get_closest_marker("e2e") is None or item.get_closest_marker("slow") is None
+        if one_run and (str(path) in CORE or path.parts[0] in CORE):
+            item.add_marker(pytest.mark.core)

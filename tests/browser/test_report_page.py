@@ -13,6 +13,8 @@ from support.synthetic_run import plain_record, write_metrics, write_records, wr
 from verl_ext.report.page import write_page
 from verl_ext.report.runs import load_run
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 RUN = "window.hostile = true"

@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from support.verl_releases import INSTALLED, folder_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REQUIRED = (ROOT / "REQUIRED_VERL.txt").read_text()
 TESTED = re.search(r"^# tested: (.*)$", REQUIRED, re.MULTILINE)[1].split()

@@ -17,6 +17,8 @@ import verl
 from contract.patched import equal_rewards
 from support import tiny
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VERL = Path(verl.__file__).parent
 VERSION = importlib.metadata.version("verl")

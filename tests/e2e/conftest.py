@@ -12,6 +12,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.e2e)
             # Longer than its runs may take, so that one that hangs is shown as that.
             item.add_marker(pytest.mark.timeout(1200))
+            if item.path.name != "test_main_ppo.py" or "vanilla" in item.fixturenames:
+                item.add_marker(pytest.mark.slow)
     # Two nodes take the memory of two runs: first, beside tests that need little.
     items.sort(key=lambda item: item.path.name != "test_two_nodes.py")
 

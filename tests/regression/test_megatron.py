@@ -9,11 +9,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import tiny
 
-MEGATRON = tiny.ROOT / ".venv" / "megatron"
+pytestmark = pytest.mark.slow
+
+MEGATRON = Path(sys.prefix) / "megatron"
 PADDED = ["padded-tp2", "padded-cp2", "padded-sp2-pp2", "padded-sp2-cp2", "padded-pp2-chunks2"]
 PACKED = ["packed-sp2", "packed-pp4", "packed-sp2-cp2", "packed-cp2-pp2"]
 # A log-probability of -20 in fp32, summed in another order (seen: 4e-6).
@@ -23,7 +26,7 @@ ATOL = 2e-5
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """For each rank, {case: {what: largest error}}."""
-    assert MEGATRON.is_dir(), "no Megatron-Core in .venv/megatron; scripts/setup.sh puts it there"
+    assert MEGATRON.is_dir(), f"no {MEGATRON}; scripts/setup.sh puts it there"
     out = tmp_path_factory.mktemp("ranks")
     path = os.pathsep.join([str(tiny.ROOT / "tests"), str(MEGATRON)])
     done = subprocess.run(

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -45,8 +44,9 @@ def environment_of(distributions, folder):
     """
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin/python"
-    query = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    site_packages = Path(subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout.strip())
+    # Before Python 3.12 a new environment has one of its own.
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools"], check=True)
+    site_packages = next(folder.glob("lib/python*/site-packages"))
     for package in distributions:
         for file in package.files or []:
             # Scripts and shared files lie outside, and start the other environment.

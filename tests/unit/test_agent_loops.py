@@ -193,6 +193,7 @@ def test_no_effect_on_verl_without_a_method():
     assert configuration().actor_rollout_ref.rollout.agent.get("agent_loop_manager_class") is None
 
 
+@pytest.mark.slow
 def test_the_managers_workers_mask_in_processes_of_their_own(transfer_queue):
     config = configuration("+perception=pgpo")
     manager = PerceptionAgentLoopManager(config, llm_client=None)

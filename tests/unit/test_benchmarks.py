@@ -10,6 +10,8 @@ import sys
 import pytest
 from support.tiny import ROOT
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text())
 TINY = ["--layers=1", "--text=8", "--rounds=1"]

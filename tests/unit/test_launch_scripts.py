@@ -69,6 +69,7 @@ def test_over_ssh(tmp_path):
         assert "RAY_OPTIONS=--num-gpus=4 --temp-dir=/r" in words
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_head_and_a_node_that_joins():
     """With Ray's token, as under Slurm; the command's status is the script's, and its Ray ends with it."""

@@ -321,6 +321,7 @@ def test_finished_runs_are_not_run_again(tmp_path):
     assert not folders.work.exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_with_its_log(tmp_path):
     work = tmp_path / "grpo-1"
     work.mkdir()
@@ -347,6 +348,7 @@ def test_processes_end_when_they_are_stopped_and_none_is_started_after(tmp_path)
         processes.run(["true"], {}, tmp_path / "log", tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_ends_its_run_and_starts_no_other(tmp_path):
     """The real command, asked to end while its first run starts."""
     results = written(tmp_path / "results")
