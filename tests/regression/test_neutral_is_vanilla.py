@@ -4,6 +4,8 @@
 That logits of response tokens alone give the same up to the order of sums is shown in `test_response_logits.py`.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from support import batches, tiny, workers
@@ -41,6 +43,16 @@ def vanilla():
     return worker
 
 
+@pytest.fixture(scope="module")
+def expected(vanilla, vlm):
+    """What vanilla verl computes for the rows with their images, and without any."""
+    return {
+        images: loss_and_gradients(vanilla, batches.batch(batches.rows(vlm, images=images), calculate_entropy=False))
+        for images in (True, False)
+    }
+
+
+@cache
 def build(*overrides):
     """A perception worker whose logits, like vanilla verl's, are those of all tokens: the order of sums is the same."""
     return workers.build(*overrides, "perception.response_only_logits=False")
@@ -88,18 +100,16 @@ def largest_difference(a, b):
 
 
 @pytest.mark.parametrize("images", [True, False], ids=["images", "text only"])
-def test_papo_with_coefficient_zero_is_grpo(vanilla, vlm, images):
+def test_papo_with_coefficient_zero_is_grpo(expected, vlm, images):
     rows = batches.rows(vlm, images=images)
     neutral = build(*PAPO, "perception.papo.coef=0")
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
-    assert_same(loss_and_gradients(neutral, with_signals(neutral, rows)), expected)
+    assert_same(loss_and_gradients(neutral, with_signals(neutral, rows)), expected[images])
 
 
-def test_papo_without_images_is_grpo(vanilla, vlm):
+def test_papo_without_images_is_grpo(expected, vlm):
     rows = batches.rows(vlm, images=False)
     papo = build(*PAPO)
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
-    assert_same(loss_and_gradients(papo, with_signals(papo, rows)), expected)
+    assert_same(loss_and_gradients(papo, with_signals(papo, rows)), expected[False])
 
 
 @pytest.mark.parametrize(
@@ -115,11 +125,10 @@ def test_papo_without_images_is_grpo(vanilla, vlm):
     ],
     ids=lambda overrides: overrides[0].removeprefix("+perception="),
 )
-def test_without_a_loss_term_the_loss_is_verls(vanilla, vlm, overrides):
+def test_without_a_loss_term_the_loss_is_verls(expected, vlm, overrides):
     rows = batches.rows(vlm)
     method = build(*overrides, "recipe=grpo")
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
-    assert_same(loss_and_gradients(method, with_signals(method, rows)), expected)
+    assert_same(loss_and_gradients(method, with_signals(method, rows)), expected[True])
 
 
 def with_weighted_advantages(worker, rows, methods):
@@ -146,56 +155,51 @@ def with_weighted_advantages(worker, rows, methods):
 
 @pytest.mark.parametrize("group", WEIGHTING)
 @pytest.mark.parametrize("neutral", [True, False], ids=["neutral", "acting"])
-def test_weights_change_the_gradient_unless_they_are_neutral(vanilla, vlm, group, neutral):
+def test_weights_change_the_gradient_unless_they_are_neutral(expected, vlm, group, neutral):
     rows = batches.rows(vlm)
     no_term = ["perception.vppo.entropy_coef=0"] if group == "vppo" else []
     overrides = [f"+perception={group}", "recipe=grpo", *no_term, *(NEUTRAL[group] if neutral else [])]
     worker = build(*overrides)
     methods = parse(configuration(*overrides).perception).methods
     got = loss_and_gradients(worker, with_weighted_advantages(worker, rows, methods))
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     if neutral:
-        assert_same(got, expected)
+        assert_same(got, expected[True])
     else:
-        assert got[0] != expected[0]
-        assert largest_difference(got, expected) > 1e-6
+        assert got[0] != expected[True][0]
+        assert largest_difference(got, expected[True]) > 1e-6
 
 
 @pytest.mark.parametrize("group", ["papo_g", "vppo", "dvrp"])
-def test_a_loss_term_changes_the_gradient(vanilla, vlm, group):
+def test_a_loss_term_changes_the_gradient(expected, vlm, group):
     rows = batches.rows(vlm)
     method = build(f"+perception={group}", "recipe=grpo")
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     changed = loss_and_gradients(method, with_signals(method, rows))
-    assert changed[0] != expected[0]
-    assert largest_difference(changed, expected) > 1e-6
+    assert changed[0] != expected[True][0]
+    assert largest_difference(changed, expected[True]) > 1e-6
 
 
-def test_the_two_terms_of_dvrp_pull_apart(vanilla, vlm):
+def test_the_two_terms_of_dvrp_pull_apart(expected, vlm):
     """The masked view is pushed away and the noised one pulled near: equal views and coefficients cancel."""
     rows = batches.rows(vlm)
     same = [f"perception.views.noised.{key}" for key in ("kind=random_patch", "scope=prompt")]
     worker = build("+perception=dvrp", "recipe=grpo", *same, "+perception.views.noised.probability=0.6")
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     data = with_signals(worker, rows)
     assert torch.equal(data["ablated_log_prob"].values(), data["ablated_log_prob_noised"].values())
-    assert largest_difference(loss_and_gradients(worker, data), expected) < 1e-6
+    assert largest_difference(loss_and_gradients(worker, data), expected[True]) < 1e-6
 
 
-def test_a_coefficient_changes_the_gradient(vanilla, vlm):
+def test_a_coefficient_changes_the_gradient(expected, vlm):
     rows = batches.rows(vlm)
     papo = build(*PAPO, "perception.papo.coef=0.02")
     changed = loss_and_gradients(papo, with_signals(papo, rows))
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
-    assert changed[0] != expected[0]
-    assert largest_difference(changed, expected) > 1e-6
+    assert changed[0] != expected[True][0]
+    assert largest_difference(changed, expected[True]) > 1e-6
 
 
-def test_a_larger_coefficient_changes_it_more(vanilla, vlm):
+def test_a_larger_coefficient_changes_it_more(expected, vlm):
     rows = batches.rows(vlm)
-    expected = loss_and_gradients(vanilla, batches.batch(rows, calculate_entropy=False))
     small, large = (
-        largest_difference(loss_and_gradients(worker, with_signals(worker, rows)), expected)
+        largest_difference(loss_and_gradients(worker, with_signals(worker, rows)), expected[True])
         for worker in (build(*PAPO, f"perception.papo.coef={coef}") for coef in (0.01, 0.04))
     )
     assert large == pytest.approx(4 * small, rel=1e-3)

@@ -45,7 +45,7 @@ def _child(module, arguments, folder, environment, streams):
     try:
         for number, path in enumerate(streams, start=1):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.chdir(folder)
         os.environ.update(environment)
         sys.argv = [module, *map(str, arguments)]

@@ -4,6 +4,7 @@
 import importlib
 import importlib.metadata
 import inspect
+import json
 import platform
 import sys
 from importlib import import_module
@@ -14,9 +15,19 @@ import psutil
 import pytest
 import torch
 import verl.plugin.platform
+from packaging.version import Version
+from support import forked
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-from verl_ext.platforms.cpu import VLLM_ROLLOUT, packed_attention, polling, process_group, vllm, weight_socket
+from verl_ext.platforms.cpu import (
+    VLLM_ROLLOUT,
+    all_to_all,
+    packed_attention,
+    polling,
+    process_group,
+    vllm,
+    weight_socket,
+)
 from verl_ext.platforms.cpu.device import DEVICE_MODULE
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 from verl_ext.platforms.cpu.patching import PatchError, replace_symbol
@@ -293,3 +304,34 @@ def test_an_emptied_cache_gives_freed_memory_back(empty_cache):
     empty_cache()
     assert kept - psutil.Process().memory_info().rss > 100 * 2**20
     assert len(lives) == 2**16
+
+
+# The exchange of sequence parallelism
+
+
+def exchanged(rank, dims):
+    """What two ranks hold after an exchange, and after the way back."""
+    whole = torch.arange(96.0).view(2, 4, 6, 2)
+    mine = (whole + 1000 * rank).transpose(1, 2)
+    there = all_to_all.exchange(mine, *dims, group=torch.distributed.group.WORLD)
+    back = all_to_all.exchange(there, *reversed(dims), group=torch.distributed.group.WORLD)
+    return [there.tolist(), torch.equal(back, mine)]
+
+
+@pytest.mark.parametrize("dims", [(1, 2), (2, 1), (0, 3)])
+def test_the_exchange_gives_each_rank_its_part_of_every_other(dims, tmp_path):
+    assert forked.run(lambda rank: exchanged(rank, dims), 2, tmp_path)
+    whole = torch.arange(96.0).view(2, 4, 6, 2).transpose(1, 2)
+    for rank in range(2):
+        there, unchanged = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        parts = [(whole + 1000 * other).chunk(2, dims[0])[rank] for other in range(2)]
+        assert torch.equal(torch.tensor(there), torch.cat(parts, dims[1]))
+        assert unchanged
+
+
+def test_the_exchange_is_replaced_only_under_a_torch_whose_gloo_lacks_it():
+    ulysses = importlib.import_module("verl.utils.ulysses")
+    replaced = ulysses.all_to_all_tensor is all_to_all.exchange
+    assert replaced == (Version(torch.__version__) < Version("2.13"))
+    with pytest.raises(ValueError, match="is waited for"):
+        all_to_all.exchange(torch.zeros(2), 0, 0, async_op=True)

@@ -28,14 +28,17 @@ ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 FOREIGN = (
     ["mkdir", "-p"],
     ["pip", "install"],
+    ["uv"],
     ["hf", "download"],
     ["python", "-m", "venv"],
+    ["python3.12", "-m", "venv"],
+    ["source"],
     [".venv/bin/ruff"],
     [".venv/bin/mkdocs"],
 )
 ELSEWHERE = (["python", "-m", "verl.trainer.main_ppo"], ["sbatch"])
-# What verl and torch read.
-VARIABLES = {"VERL_FILE_LOGGER_PATH", "OMP_NUM_THREADS"}
+# What verl, torch and flash-attn read.
+VARIABLES = {"VERL_FILE_LOGGER_PATH", "OMP_NUM_THREADS", "FLASH_ATTENTION_FORCE_BUILD"}
 
 
 def lines(page):

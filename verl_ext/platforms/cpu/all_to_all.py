@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from packaging.version import Version
 from torch import distributed
-from verl.utils.ulysses import get_ulysses_sequence_parallel_group
 
 from verl_ext.platforms.cpu.patching import replace_symbol
 
@@ -52,6 +51,8 @@ def exchange(
     Raises:
         ValueError: an exchange that is not waited for (verl's calls wait for theirs).
     """
+    from verl.utils.ulysses import get_ulysses_sequence_parallel_group
+
     if async_op:
         raise ValueError("the exchange on the CPU is waited for: async_op=False")
     group = group or get_ulysses_sequence_parallel_group()
