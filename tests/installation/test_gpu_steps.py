@@ -3,14 +3,12 @@
 
 import dataclasses
 import io
-import os
 import subprocess
 import sys
 import tarfile
 from importlib.metadata import version
 
 import pytest
-from support.environments import closure, environment_of
 from support.tiny import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -167,25 +165,17 @@ def test_steps_that_cannot_work_are_told(steps, message):
     assert not any("\n" in line for line in lines)
 
 
-def build_flash_attn(python, *steps):
-    """Run steps as the page has them in an environment, with flash-attn's compiler switched off; what went wrong."""
-    # What is built so must not come back from pip's cache to someone who wants the real one.
-    without_compiler = {"FLASH_ATTENTION_SKIP_CUDA_BUILD": "TRUE", "PIP_NO_CACHE_DIR": "1"}
-    environment = {**os.environ, **without_compiler, "PATH": f"{python.parent}:{os.environ['PATH']}"}
-    for step in steps:
-        done = subprocess.run(["bash", "-c", step.command], env=environment, capture_output=True, text=True)
-    return done.stderr if done.returncode else ""
-
-
 @pytest.mark.slow
-def test_flash_attns_build_runs_after_the_steps_before_it(tmp_path):
-    python = environment_of(closure(["torch"]).values(), tmp_path / "environment")
-    assert build_flash_attn(python, TOOLS, FLASH_ATTN) == ""
-    listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
-    assert "flash_attn==2.8.3" in listed.replace("-", "_")
-
-
-@pytest.mark.slow
-def test_flash_attns_build_fails_without_torch(tmp_path):
-    python = environment_of([], tmp_path / "environment")
-    assert "No module named 'torch'" in build_flash_attn(python, TOOLS, FLASH_ATTN)
+def test_a_page_with_two_steps_swapped_fails(tmp_path):
+    lines = PAGE.splitlines()
+    torch, flash_attn = lines.index(TORCH.command), lines.index(FLASH_ATTN.command)
+    lines[torch], lines[flash_attn] = lines[flash_attn], lines[torch]
+    (tmp_path / "page.md").write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, check.__file__, tmp_path / "page.md"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "The same with uv: 4 steps" in done.stdout
+    assert sorted({line.partition(": `")[0] for line in done.stderr.splitlines()}) == [
+        "FSDP and vLLM",
+        "FSDP and vLLM + Megatron",
+    ]
+    assert done.stderr.splitlines()[-1].endswith(", which needs wheel: install it in a step before")
