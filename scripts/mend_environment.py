@@ -7,10 +7,10 @@ two files. Only the standard library is used: nothing else may be there yet.
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sysconfig
 from collections.abc import Iterator
-from importlib.metadata import PathDistribution
 from pathlib import Path
 
 
@@ -20,12 +20,17 @@ def is_whole(metadata: Path) -> bool:
     Args:
         metadata: The package's `.dist-info` folder.
     """
-    files = PathDistribution(metadata).files
-    return bool(files) and all(
-        (path := Path(file.locate())).is_file() and (file.size is None or path.stat().st_size == file.size)
-        for file in files
-        if file.suffix != ".pyc"
-    )
+    record = metadata / "RECORD"
+    if not record.is_file():
+        return False
+    # importlib.metadata has a reader of these, which leaves out what is missing from Python 3.12 on.
+    rows = list(csv.reader(record.read_text(encoding="utf-8").splitlines()))
+    return bool(rows) and all(is_there(metadata.parent / path, size) for path, _, size in rows if path[-4:] != ".pyc")
+
+
+def is_there(path: Path, size: str) -> bool:
+    """Whether a file is there, in the size that a RECORD gives, if any."""
+    return path.is_file() and size in ("", str(path.stat().st_size))
 
 
 def broken_packages(site_packages: Path) -> Iterator[Path]:

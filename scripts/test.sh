@@ -8,7 +8,8 @@ usage() {
 Sets everything up, then lints, type-checks and tests.
 
   test.sh           what a change may break: every quick test, and one whole run of main_ppo
-  test.sh --all     everything but the kill tests, and the core of it once more on the versions that verl pins for GPUs
+  test.sh --all     everything but the kill tests, and the core of it once more on the versions that verl pins for GPUs, for
+                    which it sets up another 8 GB with Python 3.12; further options go to both calls of pytest
   test.sh OPTIONS   pytest with these options, e.g. -m faults (kill tests, an hour) or tests/unit/test_pgpo.py
 
   TEST_WORKERS  test files that run at a time (2); a whole run of main_ppo takes up to 10 GB of memory
@@ -39,9 +40,8 @@ case ${1:-} in
     --all)
         bash scripts/setup.sh verl_pins
         check
-        .venv/bin/python scripts/check_gpu_install.py
-        run_tests .venv -m "not faults" --ignore tests/installation/test_beside_verl.py
-        run_tests .venv-verl_pins -m core
+        run_tests .venv -m "not faults" --ignore tests/installation/test_beside_verl.py "${@:2}"
+        run_tests .venv-verl_pins -m core "${@:2}"
         ;;
     *) run_tests .venv "$@" ;;
 esac

@@ -3,8 +3,7 @@
 
 Methods that go together share a run; VEPO's is in `test_async_trainers.py`, PAPO's, PEPO's and ToR's on the installed
 verl in `test_two_nodes.py`. Theirs here is made on the oldest verl that is supported: it has a pass of its own, a loss
-term, and hidden states measured in verl's own pass. In the other every response ends in an image token, which is masked
-and counted.
+term, and hidden states measured in verl's own pass. Every response ends in an image token, which is masked and counted.
 """
 
 import math
@@ -21,12 +20,12 @@ SIMILARITY = "perception/visual_similarity_cosine"
 DEPENDENCY = "perception/visual_dependency"
 OLDEST = "0.9.0"
 INSTALLED = "installed"
-# Group: the verl it runs on, overrides, metrics that only these methods log, methods whose weights multiply advantages,
-# and whether every response ends in an image token.
+# Group: the verl it runs on, overrides, metrics that only these methods log, and methods whose weights multiply
+# advantages.
 RUNS = {
     "papo_d": (
         OLDEST,
-        ["perception.methods=[papo,pepo,tor]"],
+        ["perception.methods=[papo,pepo,tor]", "perception.base_estimator=rloo"],
         [
             "actor/perception/papo/perception_kl",
             "actor/perception/papo/entropy",
@@ -35,12 +34,14 @@ RUNS = {
             "perception/entropy_top_p_0.95/mean",
         ],
         ["pepo", "tor"],
-        False,
     ),
     "dvrp": (
         INSTALLED,
         [
+            # VPPO's own recipe and masks.
             "perception.methods=[dvrp,pgpo,vppo,vgpo]",
+            "recipe=dapo",
+            "perception.ablation.scope=response",
             "perception.base_estimator=rloo",
             "perception.response_only_logits=True",
         ],
@@ -53,7 +54,6 @@ RUNS = {
             f"{SIMILARITY}_last_prototype/mean",
         ],
         ["pgpo", "vppo", "vgpo"],
-        True,
     ),
 }
 RESPONSES = 16
@@ -69,8 +69,8 @@ def environment(release):
 
 @pytest.mark.parametrize("group", RUNS)
 def test_it_trains(group, easy_vqa, tmp_path):
-    release, overrides, metrics, weighting, with_image_tokens = RUNS[group]
-    overrides = [f"+perception={group}", *overrides, *(image_token_loop.OVERRIDES if with_image_tokens else [])]
+    release, overrides, metrics, weighting = RUNS[group]
+    overrides = [f"+perception={group}", *overrides, *image_token_loop.OVERRIDES]
     run = train(tmp_path, easy_vqa, *overrides, steps=2, environment=environment(release))
     assert run.status == 0, run.output[-4000:]
     if release != INSTALLED:
@@ -82,7 +82,7 @@ def test_it_trains(group, easy_vqa, tmp_path):
         # Without a group filter every group of a step may be all right or all wrong, and teach nothing.
         assert logged["actor/grad_norm"] > 0 or logged["critic/advantages/max"] < 0.1
         assert logged["perception/image_rows"] == 1.0
-        assert logged["perception/image_tokens_masked"] == (RESPONSES if with_image_tokens else 0)
+        assert logged["perception/image_tokens_masked"] == RESPONSES
         assert logged["perception/rollout_actor_log_prob_corr"] >= 0.999
         assert all(math.isfinite(logged[name]) for name in metrics)
         assert logged["timing_s/ablated_log_prob"] > 0

@@ -59,7 +59,8 @@ def test_it_trains(actors_and_run):
         assert metrics["actor/perception/papo/perception_kl_loss_coef"] == -0.02
         assert metrics["actor/perception/papo/entropy"] > 0
         assert metrics["perception/visual_dependency/mean"] > 0
-        assert metrics["perception/visual_similarity_cosine_all_pairwise_mean/mean"] != 0
+        assert abs(metrics["perception/visual_similarity_cosine_all_pairwise_mean/mean"]) > 0
+        assert metrics["perception/entropy/mean"] > 0
         assert metrics["perception/entropy_top_p_0.95/mean"] > 0
         assert metrics["perception/image_rows"] == 1.0
         assert metrics["perception/rollout_actor_log_prob_corr"] >= 0.999

@@ -50,7 +50,7 @@ def _child(module, arguments, folder, environment, streams):
         os.environ.update(environment)
         sys.argv = [module, *map(str, arguments)]
         # The module may be imported here already, of which runpy warns.
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.filterwarnings("ignore", "'.*' found in sys.modules after import of package", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
@@ -58,9 +58,11 @@ def _child(module, arguments, folder, environment, streams):
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 def _status(code):

@@ -117,12 +117,16 @@ def set_up(checkout, *arguments, **environment):
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
+NO_INDEX = {"PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+WITH = "with venv and ensurepip (Debian and Ubuntu: apt install python3-venv)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "python", "said"),
     [
         (["gpu"], sys.executable, "setup: unknown set gpu; see --help"),
-        ([], "/no/such/python", "setup: PYTHON=/no/such/python is none of Python 3.10, 3.11 or 3.12 with venv"),
-        (["verl_pins"], "/no/such/python", "setup: PYTHON=/no/such/python is none of Python 3.12 with venv"),
+        ([], "/no/such/python", f"setup: PYTHON=/no/such/python is no Python 3.10, 3.11 or 3.12 {WITH}"),
+        (["verl_pins"], "/no/such/python", f"setup: PYTHON=/no/such/python is no Python 3.12 {WITH}"),
     ],
 )
 def test_what_cannot_be_set_up_is_said_at_once(arguments, python, said, checkout):
@@ -132,17 +136,50 @@ def test_what_cannot_be_set_up_is_said_at_once(arguments, python, said, checkout
     assert not list(checkout.glob(".venv*"))
 
 
+def test_a_python_without_ensurepip_is_refused_with_what_brings_it(checkout, tmp_path_factory):
+    """As Debian's without python3-venv."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "ensurepip.py").write_text("raise ImportError")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert set_up(checkout, this_set(), PYTHON=str(python)).stderr.strip().endswith(WITH)
+
+
+def environment_of(checkout):
+    return checkout / (".venv-verl_pins" if this_set() == "verl_pins" else ".venv")
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(checkout):
+    environment = environment_of(checkout)
+    environment.mkdir()
+    (environment / "thesis.txt").write_text("all of it")
+    done = set_up(checkout, this_set(), **NO_INDEX)
+    assert done.stderr.strip() == f"setup: {environment.name} is no environment of Python; move it away"
+    assert (environment / "thesis.txt").exists()
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(checkout):
+    environment = environment_of(checkout)
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to("/no/such/python")
+    (environment / "pyvenv.cfg").touch()
+    done = set_up(checkout, this_set(), **NO_INDEX)
+    assert f"setup: {environment.name} has a broken Python and is made anew with 3." in done.stdout
+    assert (environment / "bin" / "python").exists()
+
+
 def test_a_failed_download_leaves_what_a_second_call_continues(checkout):
     # pip may ask no index, and finds nothing.
-    failed = set_up(checkout, this_set(), PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    failed = set_up(checkout, this_set(), **NO_INDEX)
     assert failed.returncode != 0
     assert "setup: stopped; what is there is kept, run the same command again to go on" in failed.stderr
-    (environment,) = checkout.glob(".venv*")
+    environment = environment_of(checkout)
     assert not (environment / ".verl-ext-setup").exists()
     kept = (environment / "pyvenv.cfg").stat().st_mtime_ns
     # Something that only the second call may find: a package of which half is there.
     (packages,) = environment.glob("lib/python*/site-packages")
     (packages / "half-1.0.dist-info").mkdir()
-    again = set_up(checkout, this_set(), PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    again = set_up(checkout, this_set(), **NO_INDEX)
     assert "half-1.0 is there in part and is installed again" in again.stdout
     assert (environment / "pyvenv.cfg").stat().st_mtime_ns == kept

@@ -156,5 +156,5 @@ def _draw_bar(figure: Figure, colours: _Scale) -> None:
     )
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.outline.set_linewidth(0.4)
+    bar.ax.spines["outline"].set_linewidth(0.4)
     axes.set_ylabel("visual dependency, nats", rotation=0, ha="right", va="center", fontsize=7, labelpad=6)
