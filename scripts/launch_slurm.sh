@@ -52,4 +52,7 @@ if [ "$others" -gt 0 ]; then
 fi
 "${dry[@]}" "${on_head[@]}" bash "$launch" --nodes "${#hosts[@]}" \
     --gpus "${GPUS:-$((${#hosts[@]} * ${SLURM_GPUS_ON_NODE:-0}))}" -- "$@" &
-wait $!
+head=$!
+# What is printed, all of it, before the trap ends what still runs.
+[ -z "${DRY_RUN:-}" ] || wait
+wait $head

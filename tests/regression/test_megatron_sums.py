@@ -9,6 +9,8 @@ import sys
 import pytest
 from support import sharded_similarity, tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):

@@ -15,6 +15,8 @@ from verl_ext.integration.plan import plan
 from verl_ext.integration.records import SCHEMA
 from verl_ext.integration.trainers import PerceptionTrainerSync
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = [7, 5, 9, 3, 1, 6, 8, 4]
 ACCURACY = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
 

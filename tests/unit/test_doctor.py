@@ -108,6 +108,7 @@ def doctor(*arguments):
 # The command
 
 
+@pytest.mark.slow
 def test_a_sound_installation_and_configuration(data):
     command = [*COMMAND, "--json", "+perception=pgpo", *usual(data)]
     env = {**os.environ, **ENVIRONMENT}

@@ -126,6 +126,7 @@ def test_without_the_harness(model):
     assert (done.returncode, done.stderr) == (1, "evaluate: false has no lmms-eval; see docs/evaluating.md\n")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_real_checkpoint_is_merged(tmp_path):
     """FSDP2's own files of the tiny model; the merged weights are the worker's, in bf16 as verl's merger has them."""

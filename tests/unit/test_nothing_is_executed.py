@@ -230,6 +230,7 @@ def test_code_of_a_model_stays_unread(tmp_path, sentinel, network, train_file, c
         assert "trust_remote_code" in done.output
 
 
+@pytest.mark.slow
 def test_doctor_fetches_no_picture(tmp_path, network):
     path = tmp_path / "train.parquet"
     pq.write_table(pa.Table.from_pylist([training_row(images=[URL]), training_row(images=[URL])] * 2), path)

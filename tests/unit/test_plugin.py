@@ -76,6 +76,7 @@ def test_the_cpu_platform_is_there_only_when_asked_for():
     assert all("verl_ext" in file for file in files.values()), files
 
 
+@pytest.mark.slow
 def test_a_failed_registration_is_an_error_in_the_log():
     done = python("import sys; sys.modules['wrapt'] = None; import verl; print(verl.__version__)")
     assert "ERROR" in done.stderr

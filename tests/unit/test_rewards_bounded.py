@@ -106,6 +106,8 @@ def test_a_process_that_makes_no_progress_is_ended(monkeypatch):
     monkeypatch.setattr("verl_ext.rewards.bounded.WAIT_SECONDS", 0.5)
     (worker,) = workers()
     worker.suspend()
+    while worker.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     assert same("0.5", r"\frac{1}{2}", seconds=0.01) is None
     assert gone(worker.pid)
 

@@ -373,6 +373,7 @@ def test_the_page_in_the_docs_is_that_of_the_results():
     assert text == page(results, date, DOCS)
 
 
+@pytest.mark.slow
 def test_the_evaluation_repeats_and_sees_the_image(tmp_path):
     write_task(tmp_path, train=4, test=16)
     evaluator = Evaluator(tmp_path, MODEL)
