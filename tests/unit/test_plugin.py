@@ -7,6 +7,8 @@ import subprocess
 import sys
 from functools import cache
 
+import pytest
+
 TRAINERS = {"perception_sync", "perception_colocate_async"}
 REPLACED_ON_CPU = [
     ("verl.utils.distributed", "initialize_global_process_group_ray"),
