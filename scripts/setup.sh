@@ -72,7 +72,7 @@ announce() { # what will be downloaded, how much of it, and whether it fits; not
     local report=$environment/torch.json wheel build need has
     # Where an index has no metadata beside its wheels, pip would download torch to answer.
     "${pip[@]}" --dry-run --use-feature=fast-deps --no-deps --report "$report" "${torch[@]}" \
-        2> >(grep -v "lazily downloaded wheels" >&2)
+        2> >(grep -v "lazily downloaded wheels" >&2 || true)
     wheel=$("$python" -c 'import json, sys
 print(*[found["download_info"]["url"] for found in json.load(open(sys.argv[1]))["install"]][:1])' "$report")
     rm "$report"
