@@ -52,7 +52,9 @@ if [ "$others" -gt 0 ]; then
 fi
 "${dry[@]}" "${on_head[@]}" bash "$launch" --nodes "${#hosts[@]}" \
     --gpus "${GPUS:-$((${#hosts[@]} * ${SLURM_GPUS_ON_NODE:-0}))}" -- "$@" &
-head=$!
-# What is printed, all of it, before the trap ends what still runs.
-[ -z "${DRY_RUN:-}" ] || wait
-wait $head
+if [ -z "${DRY_RUN:-}" ]; then
+    wait $!
+else
+    # For all that is printed, before the trap ends what still runs.
+    wait
+fi
