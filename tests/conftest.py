@@ -16,8 +16,8 @@ settings.register_profile("any_speed", parent=settings.default, deadline=None)
 settings.load_profile("any_speed")
 
 TESTS = Path(__file__).parent
-# What `-m core` runs on the versions that verl pins for GPUs: the maths, the actor on another torch and transformers, and
-# one whole run. Megatron, token records and the other whole runs are not among it.
+# What `-m core` runs on the versions that verl pins for GPUs: the maths, the actor on another torch and transformers,
+# and one whole run. Megatron's engine, token records and the other whole runs are not among it.
 CORE = {
     "golden",
     "contract/test_verl_api.py",
