@@ -22,7 +22,7 @@ from common import Limit, Ratio, exit_status, print_table, rounds
 from support import workers
 
 from verl_ext.ablation.spec import KINDS
-from verl_ext.integration.vision_tower import allow_image_free_batches
+from verl_ext.models.vision_tower import allow_image_free_batches
 
 VANILLA = "vanilla verl"
 LOGITS = {False: "all", True: "response"}

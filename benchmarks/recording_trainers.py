@@ -20,7 +20,7 @@ from support.measuring_trainers import plain, size
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_ext.integration.trainers import PerceptionTrainerSync
+from verl_ext.trainer.trainers import PerceptionTrainerSync
 
 Base = PPOTrainer if TYPE_CHECKING else object
 

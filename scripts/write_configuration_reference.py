@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from verl_ext.ablation.spec import AblationSpec
-from verl_ext.integration.config import RunOptions
-from verl_ext.methods.registry import available_methods
+from verl_ext.configuration.section import RunOptions
+from verl_ext.methods.available import available_methods
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = ROOT / "verl_ext" / "config" / "perception"

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from support.configuration import configuration
 
 import verl_ext
-from verl_ext.integration.verl_api import MIXIN, PACKED_ATTENTION, SYMBOLS, WATCHED, Symbol, complaints
+from verl_ext.configuration.contract import MIXIN, PACKED_ATTENTION, SYMBOLS, WATCHED, Symbol, complaints
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 
 PACKAGE = Path(verl_ext.__file__).parent
@@ -43,11 +43,11 @@ def test_symbol(symbol):
     ],
 )
 def test_the_table_can_fail(changed, message):
-    symbol = Symbol(**{"name": "verl.trainer.ppo.core_algos:agg_loss", "used_in": "integration/loss.py", **changed})
+    symbol = Symbol(**{"name": "verl.trainer.ppo.core_algos:agg_loss", "used_in": "worker/loss.py", **changed})
     (complaint,) = complaints([symbol])
     assert re.search(message, complaint), complaint
     assert complaint.startswith(f"{VERL}: {symbol.name} ")
-    assert complaint.endswith("verl_ext/integration/loss.py relies on it")
+    assert complaint.endswith("verl_ext/worker/loss.py relies on it")
 
 
 def imports_of_verl(path):
@@ -62,7 +62,7 @@ def test_everything_imported_from_verl_is_in_the_table():
         for module, name in sorted(imports_of_verl(path)):
             # A class or module, such as `tensordict_utils as tu`, is listed by what is used of it.
             assert any(f"{entry}.".startswith(f"{module}.{name}.") for entry in listed), (
-                f"{path.relative_to(PACKAGE)} imports {name} from {module}: add it to verl_ext/integration/verl_api.py"
+                f"{path.relative_to(PACKAGE)} imports {name} from {module}: add it to verl_ext/configuration/contract.py"
             )
 
 
@@ -109,8 +109,8 @@ def test_verl_takes_the_data_set_and_the_trainers_by_name():
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.utils.dataset.rl_dataset import get_dataset_class
 
-    from verl_ext.integration import trainers
-    from verl_ext.integration.dataset import CheckedRLHFDataset
+    from verl_ext.rollout.dataset import CheckedRLHFDataset
+    from verl_ext.trainer import trainers
 
     config = configuration("+perception=pgpo")
     found = get_dataset_class(config.data)
@@ -130,8 +130,8 @@ def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
     """verl's trainers call `super()`, so what stands behind them runs while the old policy's weights are in place."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-    from verl_ext.integration import trainers
-    from verl_ext.integration.signal_passes import SignalPasses
+    from verl_ext.trainer import trainers
+    from verl_ext.trainer.signal_passes import SignalPasses
 
     owners = [cls for cls in getattr(trainers, name).__mro__ if "_compute_old_log_prob" in vars(cls)]
     assert owners[-2:] == [SignalPasses, PPOTrainer]
@@ -140,9 +140,9 @@ def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
 
 @pytest.mark.parametrize(("home", "count"), [(MIXIN, 6), (WATCHED, 6)])
 def test_our_hooks_come_before_verls(home, count):
-    from verl_ext.integration import trainers
-    from verl_ext.integration.trainer_mixin import PerceptionTrainerMixin
-    from verl_ext.integration.watched_run import WatchedRun
+    from verl_ext.supervision.watched_trainer import WatchedRun
+    from verl_ext.trainer import trainers
+    from verl_ext.trainer.perception_trainer import PerceptionTrainerMixin
 
     ours = [WatchedRun, PerceptionTrainerMixin]
     hooks = {symbol.name.rpartition(".")[2] for symbol in SYMBOLS if symbol.used_in == home and symbol.overridden}

@@ -4,7 +4,7 @@
 import ast
 import re
 
-from verl_ext.integration.verl_api import words
+from verl_ext.configuration.contract import words
 
 PATH = re.compile(r"[a-z]\w*(\.[a-z]\w*)+")
 FREE_FORM = {

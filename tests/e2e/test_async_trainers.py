@@ -82,7 +82,7 @@ def test_both_views_come_from_the_weights_of_the_old_log_probs(separate):
     assert [(view["step"], view["trigger"]) for view in views] == [(step, k) for step in (1, 2, 3) for k in (0, 1)]
     blind = [view["without_image"] for view in views if view["trigger"] == 1 and view["without_image"] is not None]
     assert blind
-    # Up to float32: a micro-batch is padded to its longest row, which changes the order of sums. Other weights show at 0.01.
+    # Up to float32: a micro-batch is padded to its longest row, which changes the order of sums.
     assert max(blind) < 1e-5
     assert max(view["with_image"] or 0.0 for view in views) > 0.01
     # The second update of a step starts from other weights than the old log-probs'.

@@ -7,7 +7,7 @@ import torch
 from support.golden import WEIGHT, load
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
-from verl_ext.integration.advantage import without_equal_reward_groups
+from verl_ext.methods.credit import without_equal_reward_groups
 
 
 def estimated(rewards, mask, uids):

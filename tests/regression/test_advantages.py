@@ -9,12 +9,12 @@ from support.configuration import configuration
 from support.neutral import NEUTRAL, WEIGHTING
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_ext.integration.broken import BrokenNumberError, BrokenRows
-from verl_ext.integration.config import parse
-from verl_ext.integration.plan import plan
-from verl_ext.integration.trainers import PerceptionTrainerSync
+from verl_ext.configuration.section import parse
 from verl_ext.methods import pgpo
+from verl_ext.passes.signals_by_pass import plan
 from verl_ext.signals import sampled_k3
+from verl_ext.supervision.broken_numbers import BrokenNumberError, BrokenRows
+from verl_ext.trainer.trainers import PerceptionTrainerSync
 
 LENGTHS = [7, 5, 9, 3, 1, 6, 8, 4]
 

@@ -6,7 +6,7 @@ import torch
 from support import batches, workers
 from tensordict import NonTensorStack
 
-from verl_ext.integration.broken import BROKEN_LOSSES, BrokenNumberError
+from verl_ext.supervision.broken_numbers import BROKEN_LOSSES, BrokenNumberError
 
 pytestmark = pytest.mark.usefixtures("process_group")
 OVERRIDES = ["+perception=papo_g", "recipe=grpo", "actor_rollout_ref.actor.optim.lr=1e-2"]

@@ -8,7 +8,7 @@ import torch
 from support import batches, ranks, tiny, workers
 from verl.utils import tensordict_utils as tu
 
-from verl_ext.integration.language_model import hooks
+from verl_ext.models.language_model import hooks
 from verl_ext.signals import truncated_entropy, visual_similarity
 from verl_ext.signals.full_vocabulary import logits_divergences
 

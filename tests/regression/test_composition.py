@@ -5,11 +5,11 @@ import pytest
 import torch
 from support.configuration import configuration
 
+from verl_ext.configuration.section import parse
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.advantage import combined, method_weights
-from verl_ext.integration.config import parse
-from verl_ext.integration.plan import plan
 from verl_ext.methods.base import LossInputs, RolloutSignals
+from verl_ext.methods.credit import combined, method_weights
+from verl_ext.passes.signals_by_pass import plan
 from verl_ext.signals.request import AblatedLogProb, Divergence, Entropy, Similarity
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)

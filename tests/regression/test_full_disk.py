@@ -7,8 +7,8 @@ from support import workers
 from support.configuration import configuration
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.checkpoints import resumed_from
-from verl_ext.integration.stopped import stopped
+from verl_ext.supervision.checkpoints import resumed_from
+from verl_ext.supervision.stop_reason import stopped
 
 pytestmark = pytest.mark.usefixtures("process_group")
 

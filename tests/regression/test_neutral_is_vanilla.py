@@ -14,9 +14,9 @@ from support.neutral import NEUTRAL, WEIGHTING
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from verl_ext.integration.advantage import combined, method_weights
-from verl_ext.integration.config import parse
+from verl_ext.configuration.section import parse
 from verl_ext.methods.base import RolloutSignals
+from verl_ext.methods.credit import combined, method_weights
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -36,7 +36,7 @@ def vlm():
 @pytest.fixture(scope="module")
 def vanilla():
     worker = workers.build("algorithm.adv_estimator=grpo")
-    from verl_ext.integration.vision_tower import allow_image_free_batches
+    from verl_ext.models.vision_tower import allow_image_free_batches
 
     # Without it verl 0.9 cannot run a micro-batch without images at all; it changes no number.
     allow_image_free_batches(worker.actor.engine.module)

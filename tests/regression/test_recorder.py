@@ -10,10 +10,10 @@ from PIL import Image
 from support import queue, tiny
 from support.configuration import configuration
 
-from verl_ext.integration.config import parse
-from verl_ext.integration.plan import plan
-from verl_ext.integration.records import SCHEMA
-from verl_ext.integration.trainers import PerceptionTrainerSync
+from verl_ext.configuration.section import parse
+from verl_ext.passes.signals_by_pass import plan
+from verl_ext.records.token_records import SCHEMA
+from verl_ext.trainer.trainers import PerceptionTrainerSync
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import torch
 from support import batches, workers
 from verl.workers.utils.padding import response_from_nested
 
-from verl_ext.integration.language_model import named_part
+from verl_ext.models.language_model import named_part
 
 pytestmark = pytest.mark.usefixtures("process_group")
 

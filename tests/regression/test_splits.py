@@ -6,9 +6,9 @@ import torch
 from support import batches, ranks, tiny, workers
 from support.configuration import configuration
 
-from verl_ext.integration.advantage import method_weights
-from verl_ext.integration.config import parse
+from verl_ext.configuration.section import parse
 from verl_ext.methods.base import RolloutSignals
+from verl_ext.methods.credit import method_weights
 from verl_ext.methods.vppo import VPPO
 
 pytestmark = pytest.mark.usefixtures("process_group")

@@ -2,7 +2,7 @@
 """verl's real configuration, composed by Hydra as `python -m verl.trainer.main_ppo` would."""
 
 from support.tiny import MODEL
-from verl_ext.integration.compose import compose
+from verl_ext.configuration.compose import compose
 
 SMALL = [
     "+platform=cpu",

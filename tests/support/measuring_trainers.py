@@ -15,7 +15,7 @@ import verl_ext.plugin  # noqa: F401  isort: skip
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_ext.integration.trainers import PerceptionTrainerSeparateAsync, PerceptionTrainerSync
+from verl_ext.trainer.trainers import PerceptionTrainerSeparateAsync, PerceptionTrainerSync
 
 
 def size(value):

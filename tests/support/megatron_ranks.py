@@ -19,12 +19,14 @@ from verl.workers.utils.padding import response_from_nested
 
 from support import batches, forked, megatron_model, tiny
 from verl_ext.ablation import AblationSpec, PatchFormat
-from verl_ext.integration.ablated_batch import Ablation, ModelFacts, row_inputs
-from verl_ext.integration.ablated_pass import AblatedView
-from verl_ext.integration.megatron.cut import cut_of
-from verl_ext.integration.megatron.grid import grid_of
-from verl_ext.integration.passes import passes_of
-from verl_ext.integration.plan import plan
+from verl_ext.models.facts import ModelFacts
+from verl_ext.passes.ablated_batch import Ablation
+from verl_ext.passes.ablated_view import AblatedView
+from verl_ext.passes.engine_passes import passes_of
+from verl_ext.passes.megatron.cut import cut_of
+from verl_ext.passes.megatron.grid import grid_of
+from verl_ext.passes.row_inputs import row_inputs
+from verl_ext.passes.signals_by_pass import plan
 from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.request import Entropy, Similarity
 from verl_ext.signals.similarity import visual_similarity

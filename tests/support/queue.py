@@ -53,9 +53,12 @@ def recorded_rows(lengths, *, per_prompt=2, images=True, seed=0, fields=()):
     return rows
 
 
-def put(rows, *, padding=0):
-    """Store `rows` and `padding` rows like verl's own, and return verl's handle of the batch."""
-    keys = [f"{row['uid']}_{index}_0" for index, row in enumerate(rows)]
+def put(rows, *, padding=0, outputs=1):
+    """Store `rows` and `padding` rows like verl's own, and return verl's handle of the batch.
+
+    Of `outputs` rows each, one after another, one rollout consists.
+    """
+    keys = [f"{row['uid']}_{index // outputs}_{index % outputs}" for index, row in enumerate(rows)]
     # Garbage where verl leaves whatever its passes computed; only the mask and the rewards are sure to be zero.
     tensors = {name: value for name, value in rows[0].items() if torch.is_tensor(value) and value.ndim}
     zero = ("response_mask", "rm_scores")

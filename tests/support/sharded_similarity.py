@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from support import forked
-from verl_ext.integration.megatron.grid import Axis, Grid
-from verl_ext.integration.megatron.layer_sums import LayerSums, StageSimilarities
+from verl_ext.passes.megatron.grid import Axis, Grid
+from verl_ext.passes.megatron.layer_sums import LayerSums, StageSimilarities
 from verl_ext.signals.request import Similarity
 from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
 

@@ -37,7 +37,7 @@ def build(*overrides):
     config = configuration(*overrides)
     cls = ActorRolloutRefWorker
     if "perception" in config:
-        from verl_ext.integration.worker import PerceptionActorRolloutRefWorker as cls
+        from verl_ext.worker.actor_worker import PerceptionActorRolloutRefWorker as cls
 
         with open_dict(config):
             config.actor_rollout_ref.perception = config.perception

@@ -7,8 +7,9 @@ from support import batches, tiny
 from verl.workers.config import HFModelConfig
 
 from verl_ext.ablation import KINDS, AblationSpec, PatchFormat
-from verl_ext.integration.ablated_batch import Ablation, row_inputs
-from verl_ext.integration.model_facts import model_facts
+from verl_ext.models.facts import model_facts
+from verl_ext.passes.ablated_batch import Ablation
+from verl_ext.passes.row_inputs import row_inputs
 
 RANDOM_KINDS = ["random_patch", "gaussian_noise", "vp_diffusion"]
 PIXEL_KINDS = [*RANDOM_KINDS, "blank"]

@@ -19,16 +19,16 @@ from verl.utils.tokenizer import hf_processor
 from verl.workers.rollout.utils import get_vision_placeholder_token_ids
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.agent_loops import (
+from verl_ext.rollout.agent_loops import (
     PerceptionAgentLoopManager,
     PerceptionAgentLoopWorker,
     mask_placeholders,
     neutral_token_id,
 )
-from verl_ext.integration.batch import RolloutBatch
-from verl_ext.integration.metrics import masked_metrics
-from verl_ext.integration.trainer_mixin import AGENT_LOOP_MANAGER
-from verl_ext.integration.trainers import PerceptionTrainerSync
+from verl_ext.trainer.metrics import masked_metrics
+from verl_ext.trainer.perception_trainer import AGENT_LOOP_MANAGER
+from verl_ext.trainer.rollout_batch import RolloutBatch
+from verl_ext.trainer.trainers import PerceptionTrainerSync
 
 PROCESSOR = hf_processor(str(tiny.MODEL))
 TOKENIZER = PROCESSOR.tokenizer

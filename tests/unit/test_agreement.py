@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from verl_ext.integration.agreement import RolloutMismatchError, log_prob_correlation, require_agreement
+from verl_ext.supervision.rollout_agreement import RolloutMismatchError, log_prob_correlation, require_agreement
 
 
 def test_correlation_of_the_valid_tokens_only():

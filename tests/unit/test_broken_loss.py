@@ -9,8 +9,9 @@ from tensordict import NonTensorData, TensorDict
 from torch.nested import as_nested_tensor
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
 
-from verl_ext.integration.broken import BrokenNumberError, sound_loss
-from verl_ext.integration.loss import STEPS_DONE, loss_with_terms
+from verl_ext.supervision.broken_numbers import BrokenNumberError, sound_loss
+from verl_ext.vocabulary import STEPS_DONE
+from verl_ext.worker.loss import loss_with_terms
 
 
 def logits_with(value):

@@ -13,8 +13,8 @@ from support.configuration import configuration
 from torch.distributed import checkpoint as distributed
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.checkpoints import problem, resumed_from
-from verl_ext.integration.torch_file import defect
+from verl_ext.supervision.checkpoints import problem, resumed_from
+from verl_ext.supervision.torch_file import defect
 
 CONTENTS = ("model", "optimizer", "extra")
 STATE = {"weight": torch.arange(600.0), "bias": torch.ones(3), "step": 7}

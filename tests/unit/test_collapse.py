@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_ext.integration.collapse import SIGNS, CollapseWatch
+from verl_ext.supervision.collapse import SIGNS, CollapseWatch
 
 WINDOW = 20
 NAMES = sorted({name for sign in SIGNS.values() for name in sign.metrics})

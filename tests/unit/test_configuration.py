@@ -10,18 +10,18 @@ from support.configuration import configuration
 from support.tiny import ROOT
 
 from verl_ext.ablation.spec import AblationSpec
+from verl_ext.configuration.hydra_callback import ValidatePerception
+from verl_ext.configuration.section import RunOptions, parse
+from verl_ext.configuration.typed import build
+from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.config import RunOptions, parse
-from verl_ext.integration.hydra_callback import ValidatePerception
-from verl_ext.integration.inputs import check_inputs
-from verl_ext.integration.typed import build
-from verl_ext.integration.validation import validate
 from verl_ext.methods import registry
 from verl_ext.methods.base import Method
 from verl_ext.methods.papo import PAPO
 from verl_ext.methods.pgpo import PGPO
 from verl_ext.methods.registry import register_method
 from verl_ext.signals.request import AblatedLogProb
+from verl_ext.supervision.input_files import check_inputs
 
 PGPO_GROUP, PAPO_GROUP = "+perception=pgpo", "+perception=papo_g"
 FUSED = "actor_rollout_ref.model.use_fused_kernels"
@@ -78,11 +78,11 @@ def test_papo_g_is_the_released_setting(composed):
 @pytest.mark.parametrize("group", [PGPO_GROUP, PAPO_GROUP])
 def test_what_every_method_sets_in_verl(composed, group):
     config = composed[group]
-    assert config.algorithm.adv_estimator == "grpo"
+    assert config.algorithm.adv_estimator == ("pgpo" if group == PGPO_GROUP else "perception")
     assert config.algorithm.use_kl_in_reward is False
     assert config.trainer.v1.trainer_mode == "perception_sync"
     assert config.actor_rollout_ref.rollout.calculate_log_probs is True
-    assert config.data.custom_cls.path == "pkg://verl_ext.integration.dataset"
+    assert config.data.custom_cls.path == "pkg://verl_ext.rollout.dataset"
     assert config.data.custom_cls.name == "CheckedRLHFDataset"
     validate(config)
 
@@ -160,8 +160,7 @@ def test_overriding(group, key, value):
     read = {"": perception.options, "ablation": perception.views["ablated"]}.get(owner, perception.methods[0])
     assert getattr(read, name) == value
     assert type(getattr(read, name)) is type(value)
-    if key == "base_estimator":
-        assert config.algorithm.adv_estimator == value
+    assert config.algorithm.adv_estimator == ("pgpo" if group == PGPO_GROUP else "perception")
 
 
 def test_every_option_is_overridden_above():
@@ -318,7 +317,10 @@ VERL_REFUSALS = [
     ),
     ("trainer.v1.trainer_mode=mine", "trainer.v1.trainer_mode", "mine", "perception_sync or perception_colocate_async"),
     ("perception.base_estimator=gpro", "perception.base_estimator", "gpro", "grpo, "),
+    ("perception.base_estimator=pgpo", "perception.base_estimator", "pgpo", "write one of verl's: gae, gdpo"),
     ("algorithm.adv_estimator=rloo", "algorithm.adv_estimator", "rloo", "perception.base_estimator (now grpo)"),
+    ("algorithm.adv_estimator=grpo", "algorithm.adv_estimator", "grpo", "write pgpo or perception, or leave this key"),
+    ("algorithm.adv_estimator=vgpo", "algorithm.adv_estimator", "vgpo", "write pgpo or perception, or leave this key"),
     ("actor_rollout_ref.actor.strategy=veomni", "actor_rollout_ref.actor.strategy", "veomni", "fsdp2, megatron"),
     ("distillation.enabled=True", "distillation.enabled", "True", "write False"),
     (

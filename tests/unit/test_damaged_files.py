@@ -17,7 +17,7 @@ from support.tiny import processor
 
 from verl_ext.data.damage import first_damage
 from verl_ext.errors import DataError
-from verl_ext.integration.dataset import CheckedRLHFDataset
+from verl_ext.rollout.dataset import CheckedRLHFDataset
 
 ROWS, GROUP = 48, 24
 

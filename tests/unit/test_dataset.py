@@ -16,7 +16,7 @@ from support.tiny import picture, processor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from verl_ext.errors import DataError
-from verl_ext.integration.dataset import CheckedRLHFDataset
+from verl_ext.rollout.dataset import CheckedRLHFDataset
 
 
 def png(seed=0):
@@ -144,7 +144,7 @@ def test_rows_that_the_filter_leaves_out_are_counted(build, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="verl.plugins.verl_ext"):
         data = build(rows, filter_overlong_prompts=True)
     assert [data[item]["index"] for item in range(len(data))] == [0, 3]
-    (record,) = [record for record in caplog.records if record.name == "verl.plugins.verl_ext.integration.dataset"]
+    (record,) = [record for record in caplog.records if record.name == "verl.plugins.verl_ext.rollout.dataset"]
     assert record.levelno == logging.WARNING
     message = record.getMessage()
     assert message.startswith(f"2 of 4 rows of ['{tmp_path / 'train.parquet'}'] are left out")

@@ -16,14 +16,14 @@ from omegaconf import OmegaConf
 from support.configuration import configuration
 
 from verl_ext.ablation.spec import AblationSpec
-from verl_ext.integration.advantage import combined, method_weights
-from verl_ext.integration.broken import BROKEN_LOSSES
-from verl_ext.integration.collapse import PREFIX, SIGNS
-from verl_ext.integration.config import parse
-from verl_ext.integration.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
-from verl_ext.integration.validation import validate
+from verl_ext.configuration.section import parse
+from verl_ext.configuration.validation import validate
+from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import LossInputs, RolloutSignals
-from verl_ext.methods.registry import available_methods
+from verl_ext.methods.credit import combined, method_weights
+from verl_ext.supervision.broken_numbers import BROKEN_LOSSES
+from verl_ext.supervision.collapse import PREFIX, SIGNS
+from verl_ext.trainer.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
 
 ROOT = Path(__file__).parents[2]
 ALGO = ROOT / "docs" / "algo"

@@ -16,8 +16,8 @@ import pytest
 from support.quickstart import quickstart
 
 from verl_ext.cli import main
-from verl_ext.integration.compose import compose
-from verl_ext.integration.validation import validate
+from verl_ext.configuration.compose import compose
+from verl_ext.configuration.validation import validate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))])

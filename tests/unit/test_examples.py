@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from support.quickstart import quickstart
 
 from verl_ext.commands.validate import check
-from verl_ext.integration.compose import compose
+from verl_ext.configuration.compose import compose
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*_trainer/run_*.sh"))

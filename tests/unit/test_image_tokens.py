@@ -10,8 +10,8 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import HFModelConfig
 
 from verl_ext.errors import DataError
-from verl_ext.integration.image_tokens import check_image_tokens, count_vision_tokens
-from verl_ext.integration.model_facts import model_facts
+from verl_ext.models.facts import model_facts
+from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 
 VIDEO = 7
 IMAGES_ONLY = "perception methods work on images only so far"

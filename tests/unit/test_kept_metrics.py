@@ -9,10 +9,10 @@ from support.configuration import configuration
 from support.synthetic_run import write_metrics
 from verl.utils.tracking import FileLogger
 
-from verl_ext.integration.hydra_callback import ValidatePerception
-from verl_ext.integration.kept_metrics import keep_metrics
+from verl_ext.configuration.hydra_callback import ValidatePerception
 from verl_ext.report.metrics_file import read_steps, with_earlier
 from verl_ext.report.runs import load_run
+from verl_ext.supervision.kept_metrics import keep_metrics
 
 LOGGED = "trainer.logger=[console,file]"
 

@@ -8,10 +8,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verl.utils.tracking import Tracking
 
-from verl_ext.integration.collapse import PREFIX, SIGNS
-from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.methods.base import RolloutSignals
 from verl_ext.signals.request import AblatedLogProb, Similarity
+from verl_ext.supervision.collapse import PREFIX, SIGNS
+from verl_ext.trainer.metrics import method_metrics, signal_metrics, weight_metrics
 
 STEPS = (1, 2)
 

@@ -5,8 +5,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from support.tiny import MODEL
 
+from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.validation import validate
 
 ACTOR = "actor_rollout_ref.actor.megatron."
 STRATEGY = "actor_rollout_ref.actor.strategy"

@@ -10,8 +10,8 @@ from support.sharded_similarity import zigzag
 from tensordict import TensorDict
 from torch.nested import nested_tensor_from_jagged
 
-from verl_ext.integration.megatron.grid import Axis, Grid
-from verl_ext.integration.megatron.positions import own_positions
+from verl_ext.passes.megatron.grid import Axis, Grid
+from verl_ext.passes.megatron.position_ids import own_positions
 
 LENGTHS, PADDED = [5, 1, 8], [8, 4, 12]
 

@@ -9,14 +9,14 @@ from omegaconf import OmegaConf
 from support.configuration import configuration
 
 from verl_ext.ablation.spec import AblationSpec
+from verl_ext.configuration.section import parse
+from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.config import parse
-from verl_ext.integration.validation import validate
+from verl_ext.methods.available import available_methods
 from verl_ext.methods.dvrp import DVRP
 from verl_ext.methods.papo import PAPO
 from verl_ext.methods.pepo import PEPO
 from verl_ext.methods.pgpo import PGPO
-from verl_ext.methods.registry import available_methods
 from verl_ext.methods.tor import ToR
 from verl_ext.methods.vepo import VEPO
 from verl_ext.methods.vgpo import VGPO

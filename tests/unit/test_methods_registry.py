@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from verl_ext.methods import registry
+from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import Method
 from verl_ext.methods.papo import PAPO
 from verl_ext.methods.pgpo import PGPO
-from verl_ext.methods.registry import available_methods, register_method
+from verl_ext.methods.registry import register_method
 
 THEIRS = """
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Theirs(Method):
 PARSE = """
 import json, sys
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.config import parse
+from verl_ext.configuration.section import parse
 for section in json.loads(sys.argv[1]):
     try:
         perception = parse(section)

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from verl_ext.integration.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.methods.base import RolloutSignals
 from verl_ext.signals.request import AblatedLogProb, Similarity
+from verl_ext.trainer.metrics import method_metrics, signal_metrics, weight_metrics
 
 LENGTHS = [7, 3, 5, 9, 0]
 HAS_IMAGE = [True, False, True, True, True]

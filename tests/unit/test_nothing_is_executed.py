@@ -21,8 +21,8 @@ from support.tiny import ROOT, processor
 import verl_ext
 from verl_ext import cli
 from verl_ext.data.row_check import is_fetched
-from verl_ext.integration.dataset import CheckedRLHFDataset
-from verl_ext.integration.torch_file import defect
+from verl_ext.rollout.dataset import CheckedRLHFDataset
+from verl_ext.supervision.torch_file import defect
 
 PACKAGE = Path(verl_ext.__file__).parent
 URL = "http://192.0.2.1/picture.png"

@@ -12,7 +12,7 @@ from support.odd_rows import REFUSED, TRAINS
 from support.tiny import ROOT, processor
 
 from verl_ext.errors import DataError
-from verl_ext.integration.dataset import CheckedRLHFDataset
+from verl_ext.rollout.dataset import CheckedRLHFDataset
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from tensordict import TensorDict
 from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 
-from verl_ext.integration.clean_pass import with_truncated_entropy
-from verl_ext.integration.detached_worker import without_live_weights
-from verl_ext.integration.equal_lists import EqualLists
-from verl_ext.integration.language_model import hooks
-from verl_ext.integration.parts import EqualParts, Whole, own_layout
-from verl_ext.integration.token_layout import predictors, token_layout
+from verl_ext.models.language_model import hooks
+from verl_ext.passes.equal_lists import EqualLists
+from verl_ext.passes.fsdp.clean_pass import with_truncated_entropy
+from verl_ext.passes.own_positions import EqualParts, Whole, own_layout
+from verl_ext.passes.token_layout import predictors, token_layout
 from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.request import Entropy
 from verl_ext.signals.similarity import SimilarityAccumulator
+from verl_ext.worker.detached_worker import without_live_weights
 
 WIDTH, VOCABULARY, IMAGE = 8, 50, 7
 

@@ -11,8 +11,8 @@ from support import tiny
 
 from verl_ext.ablation.layout import PatchFormat
 from verl_ext.ablation.pictures import pictures
-from verl_ext.integration.model_facts import patch_format
-from verl_ext.integration.thumbnails import thumbnails
+from verl_ext.models.facts import patch_format
+from verl_ext.records.thumbnails import thumbnails
 from verl_ext.report.images import LONGEST_SIDE
 
 

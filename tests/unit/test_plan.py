@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from verl_ext.integration.plan import log_prob_fields, plan
+from verl_ext.passes.signals_by_pass import log_prob_fields, plan
 from verl_ext.signals.request import AblatedLogProb, Divergence, Entropy, Similarity, needs_logits, view_of
 
 SIGNALS = [

@@ -89,7 +89,7 @@ def test_a_failed_registration_is_an_error_in_the_log():
 
 def test_failed_trainers_are_an_error_in_the_log_and_leave_verl_alone():
     done = python(
-        "import sys\nsys.modules['verl_ext.integration.trainers'] = None\n"
+        "import sys\nsys.modules['verl_ext.trainer.trainers'] = None\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\nprint(get_trainer_cls('sync').__name__)"
     )
     assert "verl-ext could not register its trainers" in done.stderr

@@ -18,10 +18,10 @@ from verl_ext.data.image_files import ImageFiles
 from verl_ext.data.row_check import check_row, is_fetched
 from verl_ext.data.tables import read_records
 from verl_ext.errors import DataError
-from verl_ext.integration.torch_file import defect
 from verl_ext.report.metrics_file import read_steps, series
 from verl_ext.report.record_files import prompt_ids, read_responses
 from verl_ext.report.token_view import latest_records, shaded
+from verl_ext.supervision.torch_file import defect
 
 fuzz = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

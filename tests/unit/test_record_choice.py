@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_ext.integration.record_choice import choose, prompt_id
+from verl_ext.records.choice import choose, prompt_id
 
 BATCHES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([0.0, 0.1, 0.9, 1.0])), min_size=1, max_size=40)
 

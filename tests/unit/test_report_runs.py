@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.synthetic_run import OLDER_SCHEMA, SCHEMA, plain_record, write_metrics, write_records, write_run
 
 from verl_ext.errors import DataError
-from verl_ext.integration import records
+from verl_ext.records import token_records as records
 from verl_ext.report.metrics_file import read_steps, series
 from verl_ext.report.panels import OTHER_PHASE, Line, panels, phase_seconds, points
 from verl_ext.report.runs import load_run

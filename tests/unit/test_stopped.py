@@ -9,7 +9,7 @@ import pytest
 import ray
 from support.configuration import configuration
 
-from verl_ext.integration.stopped import TrainingStopped, last_words, stopped
+from verl_ext.supervision.stop_reason import TrainingStopped, last_words, stopped
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,9 @@ from study.run import KEPT, Folders, Job, RunFailed, run_all, train
 from study.statistics import difference, holm, interval, quantile
 from study.tables import CLIP, Tables
 from study.task import wording_alone, write_task
+from verl_ext.configuration.compose import compose
+from verl_ext.configuration.validation import validate
 from verl_ext.errors import DataError
-from verl_ext.integration.compose import compose
-from verl_ext.integration.validation import validate
 
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "study" / "results"

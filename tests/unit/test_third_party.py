@@ -17,10 +17,10 @@ import sys
 import torch
 from support.configuration import configuration
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.advantage import combined, method_weights
-from verl_ext.integration.config import parse
-from verl_ext.integration.plan import plan
-from verl_ext.integration.validation import validate
+from verl_ext.methods.credit import combined, method_weights
+from verl_ext.configuration.section import parse
+from verl_ext.passes.signals_by_pass import plan
+from verl_ext.configuration.validation import validate
 from verl_ext.methods.base import RolloutSignals
 
 def told(overrides):

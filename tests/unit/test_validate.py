@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from support.configuration import SMALL
 
 from verl_ext.cli import main
+from verl_ext.configuration.compose import compose, compose_with_choices
 from verl_ext.errors import ConfigurationError
-from verl_ext.integration.compose import compose, compose_with_choices
 
 PGPO = [*SMALL, "+perception=pgpo"]
 

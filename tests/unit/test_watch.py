@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import ray
 
-from verl_ext.integration import watch
-from verl_ext.integration.stopped import ProcessDied
-from verl_ext.integration.watch import ActorLook, EngineLook, ServerGone, Watch
+from verl_ext.supervision import process_watch as watch
+from verl_ext.supervision.process_watch import ActorLook, EngineLook, ServerGone, Watch
+from verl_ext.supervision.stop_reason import ProcessDied
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +221,8 @@ def test_what_ray_says_of_a_dead_actor_comes_before_what_its_silence_says(actors
 OUT_OF_MEMORY = """
 import time
 import ray
-from verl_ext.integration.stopped import _why
-from verl_ext.integration.watch import ActorLook, Watch
+from verl_ext.supervision.stop_reason import _why
+from verl_ext.supervision.process_watch import ActorLook, Watch
 
 class Worker:
     async def process(self):

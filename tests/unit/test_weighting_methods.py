@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from verl_ext.methods import pepo, vepo, vgpo, vppo
+from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import LossInputs, RolloutSignals
 from verl_ext.methods.dvrp import DVRP
 from verl_ext.methods.papo import perception_values
 from verl_ext.methods.pepo import PEPO
-from verl_ext.methods.registry import available_methods
 from verl_ext.methods.tor import ToR
 from verl_ext.methods.vepo import VEPO
 from verl_ext.methods.vgpo import VGPO, VISUAL_FOCUS

@@ -27,11 +27,11 @@ def command(
 
     The exit status is 0 if nothing failed, 1 if a check failed, 2 if the command was not understood.
     """
-    from verl_ext.integration.doctor import rendering
-    from verl_ext.integration.doctor.checks import Check, Status
-    from verl_ext.integration.doctor.diagnosis import diagnose
-    from verl_ext.integration.doctor.progress import Progress
-    from verl_ext.integration.doctor.subject import Subject
+    from verl_ext.doctor import rendering
+    from verl_ext.doctor.checks import Check, Status
+    from verl_ext.doctor.diagnosis import diagnose
+    from verl_ext.doctor.progress import Progress
+    from verl_ext.doctor.subject import Subject
 
     _refuse_unreadable(overrides)
     subject = Subject(overrides=overrides, config_path=config_path, config_name=config_name)

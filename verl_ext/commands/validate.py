@@ -30,11 +30,11 @@ def command(config_path: str | None, config_name: str, show: bool, overrides: tu
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from verl_ext.integration.doctor.progress import Progress
+    from verl_ext.doctor.progress import Progress
 
     progress = Progress(command="validate")
     with progress.doing("loading verl"):
-        from verl_ext.integration.compose import compose_with_choices
+        from verl_ext.configuration.compose import compose_with_choices
 
         config, choices = compose_with_choices(overrides, config_path, config_name)
     try:
@@ -56,8 +56,8 @@ def check(config: DictConfig) -> None:
     """
     from omegaconf import OmegaConf
 
+    from verl_ext.configuration.validation import validate, validate_without_method
     from verl_ext.errors import ConfigurationError
-    from verl_ext.integration.validation import validate, validate_without_method
 
     if OmegaConf.is_missing(config.actor_rollout_ref.rollout, "name"):
         key = "actor_rollout_ref.rollout.name"

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods by name: this package's, and those of other packages through the entry-point group `verl_ext.methods`."""
+"""Where a method puts itself to be found by name."""
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import TypeVar
 
 from verl_ext.methods.base import Method
-
-ENTRY_POINT_GROUP = "verl_ext.methods"
 
 _METHODS: dict[str, type[Method]] = {}
 M = TypeVar("M", bound=type[Method])
@@ -26,10 +23,6 @@ def register_method(cls: M) -> M:
     return cls
 
 
-def available_methods() -> dict[str, type[Method]]:
-    """All methods by name. Loads this package's own and those announced by entry points."""
-    from verl_ext.methods import dvrp, papo, pepo, pgpo, tor, vepo, vgpo, vppo  # noqa: F401  registers them
-
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        entry_point.load()
+def registered() -> dict[str, type[Method]]:
+    """The methods that were registered so far, by name."""
     return dict(sorted(_METHODS.items()))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forward pass over an image-ablated view, inside verl's own engine.
+
+Each micro-batch is ablated just before the engine runs it, so the split into micro-batches is the clean pass's own
+(log-probabilities differ slightly between splits) and no second set of images exists beyond one micro-batch.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from verl_ext.models.vision_tower import skip_vision_tower
+from verl_ext.passes.ablated_batch import Ablation
+from verl_ext.passes.forward_step import ForwardStep
+
+INPUT_FIELDS = ("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask")
+"""All that the ablated pass fetches: the images are those that the clean pass has just fetched."""
+
+
+@dataclass(frozen=True)
+class AblatedView:
+    """One view at one moment of the run.
+
+    Attributes:
+        ablation: what is done to the images.
+        step: training step, for the seed of masks and noise.
+        progress: share of the run that is done, in [0, 1], for strengths that change over it.
+    """
+
+    ablation: Ablation
+    step: int
+    progress: float
+
+    def of(self, micro_batch: TensorDict) -> TensorDict:
+        """The ablated micro-batch; the clean one is left as it is."""
+        return self.ablation(micro_batch, self.step, self.progress)
+
+    def running(self, model: torch.nn.Module) -> AbstractContextManager[None]:
+        """What `model` needs while it runs the view: without vision tokens, no vision tower."""
+        return skip_vision_tower(model) if self.ablation.spec.kind == "drop_vision" else nullcontext()
+
+    def instead(self, clean: ForwardStep) -> ForwardStep:
+        """A forward step that runs the ablated view where the clean one was asked for."""
+
+        def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            return clean(self.of(micro_batch), *args, **kwargs)
+
+        return forward_step

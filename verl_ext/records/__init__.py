@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written of a run: per-token records of a few responses."""

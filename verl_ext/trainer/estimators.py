@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods as advantage estimators of verl's registry. Importing this module registers them.
+
+Each is a base estimator of verl's times the weights of methods. In a run the trainer hands over what it has measured
+while verl computes advantages; anyone else calls the function with the signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from verl.trainer.ppo.core_algos import register_adv_est
+
+from verl_ext.configuration.estimators import OF_ANY_METHODS, OF_ONE_METHOD, nothing_measured
+from verl_ext.methods.available import available_methods
+from verl_ext.methods.base import Method, RolloutSignals
+from verl_ext.methods.credit import combined, group_ids, method_weights
+
+Advantages = tuple[Tensor, Tensor]
+"""(B, T) advantages and returns."""
+
+
+class Measured(Protocol):
+    """What the trainer hands over.
+
+    Attributes:
+        base_estimator: name of verl's estimator.
+        keys: TransferQueue's keys of the rows, of which verl's `grpo` reads what is the last output of a rollout.
+        values: (B, T) of the critic; None without one.
+    """
+
+    base_estimator: str
+    keys: Sequence[str]
+    values: Tensor | None
+
+    def weights(self, response_mask: Tensor) -> Tensor | None:
+        """(B, T) weights of the rows, whose mask verl may have corrected; None if no method has any."""
+        ...
+
+
+_measured: ContextVar[Measured | None] = ContextVar("measured", default=None)
+
+
+@contextmanager
+def handed_over(measured: Measured) -> Iterator[None]:
+    """While open, the registered estimators weight by `measured`."""
+    token = _measured.set(measured)
+    try:
+        yield
+    finally:
+        _measured.reset(token)
+
+
+def estimator(name: str) -> Callable[..., Advantages]:
+    """The estimator that verl knows as `name`, with verl's signature."""
+
+    def estimate(
+        token_level_rewards: Tensor,
+        response_mask: Tensor,
+        index: Any = None,
+        config: Any = None,
+        *,
+        methods: Sequence[Method] = (),
+        base_estimator: str = "grpo",
+        has_image: Tensor | None = None,
+        progress: float = 1.0,
+        **signals: Tensor,
+    ) -> Advantages:
+        """Advantages of a base estimator, times the weights of methods.
+
+        In a run with `+perception` the last five arguments are not given: the trainer has handed them over.
+
+        Args:
+            token_level_rewards: (B, T) floating point.
+            response_mask: (B, T), non-zero where the token counts.
+            index: (B,) array of the rows' prompts, equal for the responses to one.
+            config: verl's `algorithm` section; None for verl's defaults.
+            methods: with their hyper-parameters; by default the estimator's own with the paper's.
+            base_estimator: verl's, by name.
+            has_image: (B,) bool; by default every row has one.
+            progress: share of the run that is done, in [0, 1], for methods with a schedule; by default all of it.
+            **signals: `old_log_prob`, and what each method's `signals()` calls its `field`, all (B, T) fp32, under the
+                policy that sampled: `ablated_log_prob` for PGPO, `entropy` and
+                `visual_similarity_cosine_all_pairwise_mean` for PEPO.
+
+        Returns:
+            (B, T) weighted advantages, and the base estimator's returns.
+
+        Raises:
+            ConfigurationError: nothing was measured and a signal is missing; names it.
+        """
+        handed = _measured.get()
+        if handed is not None:
+            base = _base(handed.base_estimator, token_level_rewards, response_mask, index, config, handed)
+            return _weighted(base, handed.weights(response_mask))
+        chosen = tuple(methods) or (() if name == OF_ANY_METHODS else (available_methods()[name](),))
+        if not chosen:
+            raise nothing_measured(name)
+        given = _given(name, chosen, response_mask, index, has_image, progress, signals)
+        base = _base(base_estimator, token_level_rewards, response_mask, index, config)
+        return _weighted(base, combined(method_weights(chosen, given)))
+
+    return register_adv_est(name)(estimate)
+
+
+def _weighted(base: Advantages, weights: Tensor | None) -> Advantages:
+    advantages, returns = base
+    return advantages if weights is None else advantages * weights, returns
+
+
+def _base(
+    name: str, rewards: Tensor, response_mask: Tensor, index: Any, config: Any, handed: Measured | None = None
+) -> Advantages:
+    """What verl computes with its estimator `name`; of several outputs of one rollout too, where keys are known."""
+    # Imported late: verl's registry is read in processes that have no trainer.
+    from verl import DataProto
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    tensors = {"token_level_rewards": rewards, "response_mask": response_mask}
+    if handed is not None and handed.values is not None:
+        tensors["values"] = handed.values
+    data = DataProto.from_dict(tensors, non_tensors={} if index is None else {"uid": index})
+    options = {} if config is None else config
+    settings = {
+        "adv_estimator": name,
+        "gamma": options.get("gamma", 1.0),
+        "lam": options.get("lam", 1.0),
+        "norm_adv_by_std_in_grpo": options.get("norm_adv_by_std_in_grpo", True),
+        "config": config,
+    }
+    if handed is None:
+        data = compute_advantage(data, **settings)
+    else:
+        data = compute_advantage_for_multi_trajectories(data, batch_keys=list(handed.keys), **settings)
+    return data.batch["advantages"], data.batch["returns"]
+
+
+def _given(
+    name: str,
+    methods: Sequence[Method],
+    response_mask: Tensor,
+    index: Any,
+    has_image: Tensor | None,
+    progress: float,
+    signals: dict[str, Tensor],
+) -> RolloutSignals:
+    """The signals of a direct call."""
+    wanted = frozenset().union(*(method.signals() for method in methods))
+    fields = sorted({"old_log_prob", *(signal.field for signal in wanted)}) if wanted else []
+    if missing := [field for field in fields if field not in signals]:
+        raise nothing_measured(name, missing)
+    if unknown := sorted(set(signals) - {"old_log_prob", *fields}):
+        raise TypeError(f"{name} takes {', '.join(fields)} and not {', '.join(unknown)}")
+    mask = response_mask != 0
+    rows = range(len(mask)) if index is None else index
+    return RolloutSignals(
+        response_mask=mask,
+        has_image=mask.new_ones(len(mask)) if has_image is None else has_image != 0,
+        group_ids=group_ids([str(row) for row in rows]).to(mask.device),
+        old_log_prob=signals.get("old_log_prob", torch.zeros_like(response_mask, dtype=torch.float32)),
+        measured={signal: signals[signal.field] for signal in wanted},
+        progress=progress,
+    )
+
+
+for _name in (*OF_ONE_METHOD, OF_ANY_METHODS):
+    estimator(_name)
