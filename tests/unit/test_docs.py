@@ -279,7 +279,8 @@ def metrics():
     configs = [composed(*overrides) for overrides in chosen]
     names = set().union(*(emitted(config) for config in configs if "perception" in config))
     source = "".join(
-        (ROOT / f"verl_ext/integration/{name}.py").read_text() for name in ("trainer_mixin", "signal_passes")
+        (ROOT / f"verl_ext/trainer/{name}.py").read_text()
+        for name in ("perception_trainer", "signal_passes", "step_credit")
     )
     collapse = {f"{PREFIX}/{name}" for name in (*SIGNS, "signs")}
     names |= collapse | {*masked_metrics([]), f"actor/{BROKEN_LOSSES}"}

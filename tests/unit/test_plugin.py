@@ -87,6 +87,14 @@ def test_a_failed_registration_is_an_error_in_the_log():
     assert "ModuleNotFoundError: import of wrapt halted" in done.stderr
 
 
+def test_the_estimators_are_registered_when_verl_imports_its_own():
+    code = "import sys, verl\nprint('verl_ext.trainer.estimators' in sys.modules)\n"
+    code += (
+        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\nprint(get_adv_estimator_fn('pgpo').__module__)"
+    )
+    assert python(code).stdout.splitlines()[-2:] == ["False", "verl_ext.trainer.estimators"]
+
+
 def test_failed_trainers_are_an_error_in_the_log_and_leave_verl_alone():
     done = python(
         "import sys\nsys.modules['verl_ext.trainer.trainers'] = None\n"

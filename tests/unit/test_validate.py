@@ -82,6 +82,7 @@ def test_a_mistake_is_one_line(overrides, line):
         ("trainer.v1.trainer_mode=snyc", "verl knows no such trainer; write one of colocate_async"),
         ("trainer.v1.trainer_mode=perception_sync", "add +perception=<method>, or write sync"),
         ("algorithm.adv_estimator=fooo", "verl knows no such estimator; write one of gae"),
+        ("algorithm.adv_estimator=tor", "nothing has measured what it weights by; add +perception=tor, or call"),
     ],
 )
 def test_a_mistake_without_a_method_is_one_line(override, line):

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Devices that verl does not know: the CPU."""
