@@ -25,7 +25,7 @@ RELIED_ON = [
         "self data",
         ["self.forward_step,", "postprocess_batch_func"],
     ),
-    (f"{BASE}.__init__", "passes.py", "self model_config engine_config", ["self.engine_config = engine_config"]),
+    (f"{BASE}.__init__", "engine_passes.py", "self model_config engine_config", ["self.engine_config = engine_config"]),
     (
         f"{ENGINE}.forward_step",
         "megatron/similarity.py",
@@ -78,7 +78,7 @@ def function(name):
 @pytest.mark.parametrize(("name", "used_in", "parameters", "source"), RELIED_ON, ids=[entry[0] for entry in RELIED_ON])
 def test_verls_megatron_engine(name, used_in, parameters, source):
     found = function(name)
-    where = f"verl {importlib.metadata.version('verl')}: {name}, on which verl_ext/integration/{used_in} relies,"
+    where = f"verl {importlib.metadata.version('verl')}: {name}, on which verl_ext/passes/{used_in} relies,"
     names = [argument.arg for argument in found.args.args]
     expected = parameters.split()
     assert names[: len(expected)] == expected, f"{where} takes {names}"

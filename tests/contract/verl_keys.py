@@ -4,8 +4,6 @@
 import ast
 import re
 
-from verl_ext.configuration.contract import words
-
 PATH = re.compile(r"[a-z]\w*(\.[a-z]\w*)+")
 FREE_FORM = {
     "ray_kwargs.ray_init.num_gpus": "ray_kwargs.ray_init",
@@ -27,13 +25,13 @@ FIELD_ONLY = {
 }
 """Keys that verl's dataclasses have and its YAML does not: {our key: the dataclass field}."""
 
-SECTIONS = words("actor_rollout_ref algorithm data distillation ray_kwargs reward trainer")
+SECTIONS = tuple("actor_rollout_ref algorithm critic data distillation ray_kwargs reward trainer".split())
 """verl's sections that this package reads."""
 NO_KEYS = {"data.pt", "data.js", "actor_rollout_ref.perception"}
 """They look like keys of verl's, and are files or set by this package."""
 
 
-PUT_TOGETHER = words("trainer.v1.sync trainer.v1.colocate_async trainer.v1.separate_async")
+PUT_TOGETHER = ("trainer.v1.sync", "trainer.v1.colocate_async", "trainer.v1.separate_async")
 """Keys whose names our code makes out of parts, where nothing can find them."""
 
 
