@@ -25,7 +25,8 @@ from common import Limit, Ratio, exit_status, print_table, rounds
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
+from verl_ext.signals.layer_similarity import SimilarityAccumulator
+from verl_ext.signals.layout import TokenLayout
 
 LEAST_TIMES_FASTER, LEAST_TIMES_LESS_MEMORY = 8.0, 10.0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -145,7 +145,9 @@ def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
     assert all("super()._compute_old_log_prob" in inspect.getsource(cls) for cls in owners[:-1])
 
 
-@pytest.mark.parametrize(("home", "count"), [("trainer/perception_trainer.py", 6), ("supervision/watched_trainer.py", 6)])
+@pytest.mark.parametrize(
+    ("home", "count"), [("trainer/perception_trainer.py", 6), ("supervision/watched_trainer.py", 6)]
+)
 def test_our_hooks_come_before_verls(home, count):
     from verl_ext.supervision.watched_trainer import WatchedRun
     from verl_ext.trainer import trainers

@@ -25,7 +25,7 @@ FIELD_ONLY = {
 }
 """Keys that verl's dataclasses have and its YAML does not: {our key: the dataclass field}."""
 
-SECTIONS = tuple("actor_rollout_ref algorithm critic data distillation ray_kwargs reward trainer".split())
+SECTIONS = ("actor_rollout_ref", "algorithm", "critic", "data", "distillation", "ray_kwargs", "reward", "trainer")
 """verl's sections that this package reads."""
 NO_KEYS = {"data.pt", "data.js", "actor_rollout_ref.perception"}
 """They look like keys of verl's, and are files or set by this package."""

@@ -15,8 +15,9 @@ import torch
 from support import forked
 from verl_ext.passes.megatron.grid import Axis, Grid
 from verl_ext.passes.megatron.layer_sums import LayerSums, StageSimilarities
+from verl_ext.signals.layer_similarity import SimilarityAccumulator
+from verl_ext.signals.layout import TokenLayout
 from verl_ext.signals.request import Similarity
-from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
 
 WORLD = 4
 GRIDS = {  # context, sequence and pipeline ranks; what is left is data parallelism

@@ -21,8 +21,8 @@ EXPECTED = {
     "key": "verl-ext: perception.pgpo.treshold=1: no such key; did you mean 'threshold'?",
     "trainer": "verl-ext: trainer.v1.trainer_mode=sync: this trainer ignores the section; write perception_sync",
     "value": "verl-ext: perception.papo.coef=-1: write a value between 0 and 1e+06",
-    "estimator": "verl-ext: algorithm.adv_estimator=pgpo: nothing has measured what it weights by; add +perception=pgpo, "
-    "or call the estimator with its signals",
+    "estimator": "verl-ext: algorithm.adv_estimator=pgpo: nothing has measured what it weights by; "
+    "add +perception=pgpo, or call the estimator with its signals",
     "file": "verl-ext: data.train_files=/no/such/train.parquet: there is no such file; correct the path "
     "(`verl-ext data --help` lists what it can prepare)",
 }

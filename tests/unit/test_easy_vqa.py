@@ -12,15 +12,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from verl_ext.cli import main
-from verl_ext.data.easy_vqa import (
-    BLIND_DATA_SOURCE,
-    DATA_SOURCE,
-    Question,
-    describe_images,
-    load_easy_vqa,
-    package_root,
-    write_easy_vqa,
-)
+from verl_ext.data.easy_vqa import write_easy_vqa
+from verl_ext.data.easy_vqa_card import BLIND_DATA_SOURCE, DATA_SOURCE
+from verl_ext.data.easy_vqa_images import describe_images
+from verl_ext.data.easy_vqa_source import Question, load_easy_vqa, package_root
 from verl_ext.errors import DataError
 
 FILES = ("sft", "train", "test", "test_blind")

@@ -15,8 +15,8 @@ from verl_ext.passes.fsdp.clean_pass import with_truncated_entropy
 from verl_ext.passes.own_positions import EqualParts, Whole, own_layout
 from verl_ext.passes.token_layout import predictors, token_layout
 from verl_ext.signals.entropy import truncated_entropy
+from verl_ext.signals.layer_similarity import SimilarityAccumulator
 from verl_ext.signals.request import Entropy
-from verl_ext.signals.similarity import SimilarityAccumulator
 from verl_ext.worker.detached_worker import without_live_weights
 
 WIDTH, VOCABULARY, IMAGE = 8, 50, 7

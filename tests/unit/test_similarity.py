@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.operations import CountOperations
 
 from verl_ext.signals import SimilarityAccumulator, TokenLayout, visual_similarity
-from verl_ext.signals import similarity as module
+from verl_ext.signals import layer_similarity as module
 
 SCORES = ["cosine", "dot", "l2", "l1"]
 LAYERS = ["all", "last"]

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 TABLE = Path(__file__).with_name("contract.yaml")
 
@@ -40,14 +40,13 @@ class Symbol:
 
 def symbols() -> list[Symbol]:
     """The table."""
-    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    table: Any = OmegaConf.to_container(OmegaConf.load(TABLE))
     return [_symbol(name, file, entry) for file, entries in table.items() for name, entry in entries.items()]
 
 
 def _symbol(name: str, file: str, entry: Mapping[str, Any]) -> Symbol:
-    words = {key: tuple(entry[key].split()) for key in ("overridden", "called") if key in entry}
-    rest = {key: entry[key] for key in entry if key not in words}
-    return Symbol(name, file, **{**rest, "source": tuple(rest.get("source", ()))}, **words)
+    overridden, called = (tuple(entry[key].split()) if key in entry else None for key in ("overridden", "called"))
+    return Symbol(name, file, overridden, called, entry.get("defaults", {}), tuple(entry.get("source", ())))
 
 
 def complaints(symbols: Iterable[Symbol]) -> list[str]:

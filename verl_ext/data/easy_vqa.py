@@ -6,165 +6,24 @@ downloaded. Every row carries the columns that verl's ``RLHFDataset`` reads; row
 hold an empty ``images`` list, which verl treats as a text-only prompt.
 """
 
-import importlib.util
 import io
-import json
 import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 
-from verl_ext.data.images import as_png
-from verl_ext.data.markdown import markdown_table
+from verl_ext.data.easy_vqa_card import DATA_SOURCE, INSTRUCTION, data_card
+from verl_ext.data.easy_vqa_images import describe_images
+from verl_ext.data.easy_vqa_source import ANSWER_TYPES, EasyVqa, Question, all_questions, package_root, read_images
 from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
 from verl_ext.data.progress import progress_bar
 from verl_ext.data.row_check import PLACEHOLDER
-from verl_ext.data.rows import BLIND_SUFFIX, Row, build_row, without_images
-from verl_ext.data.unreadable import UNREADABLE
+from verl_ext.data.rows import Row, build_row, without_images
 from verl_ext.errors import DataError
-
-DATA_SOURCE = "easy_vqa"
-BLIND_DATA_SOURCE = DATA_SOURCE + BLIND_SUFFIX
-ANSWER_TYPES = ("color", "shape", "yes_no")
-INSTRUCTION = r"Think first, then put the answer in \boxed{}."
-
-COLORS = frozenset({"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"})
-SHAPES = frozenset({"circle", "rectangle", "triangle"})
-_ANSWERS = COLORS | SHAPES | {"yes", "no"}
-_NEGATIONS = frozenset({"no", "not"})
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question; ``index`` counts through the train split and then the test split."""
-
-    index: int
-    split: str
-    image_id: int
-    text: str
-    answer: str
-
-    @property
-    def answer_type(self) -> str:
-        """``"yes_no"``, ``"color"`` or ``"shape"``."""
-        if self.answer in COLORS:
-            return "color"
-        return "shape" if self.answer in SHAPES else "yes_no"
-
-
-@dataclass(frozen=True)
-class EasyVqa:
-    """The whole data set in memory: the questions in order, and PNG bytes (RGB) by (split, image id)."""
-
-    questions: tuple[Question, ...]
-    images: dict[tuple[str, int], bytes]
-
-
-def load_easy_vqa(root: Path | None = None) -> EasyVqa:
-    """Read ``{train,test}/questions.json`` and ``{train,test}/images/ID.png`` below ``root``.
-
-    ``root`` defaults to the installed package's data folder. Raises ``DataError`` when the package
-    is absent or when a question, answer or image is not what easy-VQA promises.
-    """
-    root = package_root() if root is None else root
-    questions = _all_questions(root)
-    return EasyVqa(questions, _read_images(root, questions))
-
-
-def _all_questions(root: Path) -> tuple[Question, ...]:
-    questions: list[Question] = []
-    for split in ("train", "test"):
-        questions += _read_questions(root / split / "questions.json", split, first_index=len(questions))
-    return tuple(questions)
-
-
-def package_root() -> Path:
-    """The data folder of the installed package, found without importing it; ``DataError`` when absent."""
-    spec = importlib.util.find_spec("easy_vqa")
-    if spec is None or spec.origin is None:
-        raise DataError("the package easy-vqa is not installed: pip install easy-vqa")
-    return Path(spec.origin).parent / "data"
-
-
-def _read_questions(path: Path, split: str, first_index: int) -> list[Question]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: holds a {type(rows).__name__}, a list of [question, answer, image id] is needed")
-    return [_parse_row(path, split, row, first_index + position) for position, row in enumerate(rows)]
-
-
-def _parse_row(path: Path, split: str, row: Any, index: int) -> Question:
-    match row:
-        case [str(text), str(answer), int(image_id)] if text and answer in _ANSWERS:
-            return Question(index, split, image_id, text, answer)
-    raise DataError(f"{path}: row with index {index} is not [question, known answer, image id]: {row!r}")
-
-
-def _read_images(root: Path, questions: Iterable[Question]) -> dict[tuple[str, int], bytes]:
-    keys = dict.fromkeys((question.split, question.image_id) for question in questions)
-    images: dict[tuple[str, int], bytes] = {}
-    with progress_bar("reading", len(keys), "images") as bar:
-        for split, image_id in keys:
-            images[split, image_id] = _read_png(root / split / "images" / f"{image_id}.png")
-            bar.update()
-    return images
-
-
-def _read_png(path: Path) -> bytes:
-    try:
-        with Image.open(path) as image:
-            return as_png(image.convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
-
-
-def describe_images(questions: Iterable[Question]) -> dict[tuple[str, int], str]:
-    """Say what every image shows, such as ``"a red circle"``, from its questions and answers alone.
-
-    An attribute that the questions leave open is left out (``"a red shape"``, ``"a circle"``,
-    ``"a shape"``). Keys are (split, image id). Raises ``DataError`` when two questions disagree.
-    """
-    possible: dict[tuple[str, int], tuple[frozenset[str], frozenset[str]]] = {}
-    for question in questions:
-        key = (question.split, question.image_id)
-        colors, shapes = possible.get(key, (COLORS, SHAPES))
-        for word, present in _stated(question):
-            colors, shapes = _narrow(colors, COLORS, word, present), _narrow(shapes, SHAPES, word, present)
-        if not colors or not shapes:
-            raise DataError(f"row with index {question.index} contradicts other questions on image {key}: {question}")
-        possible[key] = (colors, shapes)
-    return {key: _describe(colors, shapes) for key, (colors, shapes) in possible.items()}
-
-
-def _stated(question: Question) -> list[tuple[str, bool]]:
-    """The colour and shape words of a question and its answer, each with whether the image shows it."""
-    words = question.text.lower().rstrip("?").split()
-    mentioned = [word for word in words if word in COLORS or word in SHAPES]
-    if question.answer_type != "yes_no":
-        return [(word, True) for word in (*mentioned, question.answer)]
-    negated = not _NEGATIONS.isdisjoint(words)
-    return [(word, (question.answer == "yes") != negated) for word in mentioned]
-
-
-def _narrow(candidates: frozenset[str], domain: frozenset[str], word: str, present: bool) -> frozenset[str]:
-    if word not in domain:
-        return candidates
-    return candidates & {word} if present else candidates - {word}
-
-
-def _describe(colors: frozenset[str], shapes: frozenset[str]) -> str:
-    color = next(iter(colors)) if len(colors) == 1 else ""
-    shape = next(iter(shapes)) if len(shapes) == 1 else "shape"
-    return " ".join(filter(None, ("a", color, shape)))
 
 
 def write_easy_vqa(
@@ -195,12 +54,12 @@ def write_easy_vqa(
     _check_fraction("blind_fraction", blind_fraction)
     asked = _asked(questions)
     root = package_root() if root is None else root
-    known = _all_questions(root)
+    known = all_questions(root)
     _check_val_size(val_size, known, asked)
-    data = EasyVqa(known, _read_images(root, known))
+    data = EasyVqa(known, read_images(root, known))
     files = _select_rows(data, rl_fraction, blind_fraction, val_size, asked, seed)
     target = Path(output_dir)
-    card = _data_card(files, rl_fraction, blind_fraction, questions, seed)
+    card = data_card(files, rl_fraction, blind_fraction, questions, seed)
     try:
         target.mkdir(parents=True, exist_ok=True)
         _write_files(target, files)
@@ -302,51 +161,3 @@ def _write_files(target: Path, files: Mapping[str, Sequence[Row]]) -> None:
                 file.write(row)
                 bar.update()
             file.finish()
-
-
-_CARD = r"""# easy-VQA in verl's schema
-
-Made from the PyPI package `easy-vqa` 1.0 by `verl-ext data easy-vqa`
-(rl_fraction {rl_fraction}, blind_fraction {blind_fraction}, questions {questions}, seed {seed}).
-Licence of the images and questions: MIT.
-
-Each 64x64 image shows one shape (circle, rectangle, triangle) in one of eight colours.
-
-{table}
-
-* `sft.parquet`: warm start, with a `response` column (`<think> a red circle </think> \boxed{{red}}`); the rows
-  without an image keep their response, so that the model learns what can be guessed.
-* `train.parquet`: reinforcement learning; shares no image with `sft.parquet`.
-* `test.parquet`: a fixed sample of the official test split.
-* `test_blind.parquet`: the same questions without the image (`data_source` = `{blind_source}`).
-
-Every prompt is one user message: `{placeholder}`, the question, and the instruction `{instruction}`.
-Blind rows lack `{placeholder}` and have an empty `images` list. `extra_info.index` is unique over all four files.
-"""
-
-
-def _data_card(
-    files: dict[str, list[Row]], rl_fraction: float, blind_fraction: float, questions: str, seed: int
-) -> str:
-    header = ("file", "rows", "with image", "images", "yes/no", "colour", "shape")
-    table = markdown_table(header, [_card_line(name, rows) for name, rows in files.items()])
-    return _CARD.format(
-        rl_fraction=rl_fraction,
-        blind_fraction=blind_fraction,
-        questions=questions,
-        seed=seed,
-        table=table,
-        blind_source=BLIND_DATA_SOURCE,
-        placeholder=PLACEHOLDER,
-        instruction=INSTRUCTION,
-    )
-
-
-def _card_line(name: str, rows: list[Row]) -> tuple[Any, ...]:
-    types = Counter(row["extra_info"]["answer_type"] for row in rows)
-    with_image = [row for row in rows if row["images"]]
-    images = {(row["extra_info"]["split"], row["extra_info"]["image_id"]) for row in with_image}
-    return (f"`{name}.parquet`", len(rows), len(with_image), len(images), *(types[t] for t in _CARD_TYPES))
-
-
-_CARD_TYPES = ("yes_no", "color", "shape")

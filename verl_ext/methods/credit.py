@@ -36,9 +36,3 @@ def without_equal_reward_groups(advantages: Tensor, rewards: Tensor, groups: Ten
         for reduce in ("amin", "amax")
     )
     return advantages * (high > low)[groups][:, None]
-
-
-def group_ids(uids: Sequence[str]) -> Tensor:
-    """(B,) long: a small number for each uid, in order of appearance."""
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(uid, len(numbers)) for uid in uids], dtype=torch.long)

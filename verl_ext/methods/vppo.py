@@ -45,8 +45,7 @@ class VPPO(DependencyMethod):
     def advantage_weights(self, signals: RolloutSignals) -> Tensor | None:
         if self._weighs_nothing():
             return None
-        dependency = self.visual_dependency(signals)
-        given = (dependency, signals.response_mask)
+        given = (self.visual_dependency(signals), signals.response_mask)
         kept = token_mask(*given, has_image=signals.has_image, top_fraction=self.top_fraction)
         factors = trajectory_factors(*given, has_image=signals.has_image, floor=self.floor, ceiling=self.ceiling)
         return kept * factors[:, None]
@@ -78,7 +77,8 @@ def token_mask(
     Raises:
         ValueError: a shape, a dtype or a parameter is outside what is listed above.
     """
-    _check(visual_dependency, response_mask, has_image)
+    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
+    rows.check_rows("has_image", has_image, len(visual_dependency))
     if not 0.0 < top_fraction <= 1.0:
         raise ValueError(f"top_fraction is {top_fraction!r}; it must be in (0, 1]")
     valid = response_mask != 0
@@ -131,7 +131,8 @@ def trajectory_factors(
     Raises:
         ValueError: a shape, a dtype or a parameter is outside what is listed above.
     """
-    _check(visual_dependency, response_mask, has_image)
+    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
+    rows.check_rows("has_image", has_image, len(visual_dependency))
     rows.check_range("floor", floor, 0.0, 1.0)
     if ceiling is not None and not floor <= ceiling < math.inf:
         raise ValueError(f"ceiling is {ceiling!r}; it must be None, or finite and >= floor ({floor!r})")
@@ -147,8 +148,3 @@ def trajectory_factors(
         top = top.clamp(max=ceiling)
     factors = floor + position * (top - floor)
     return torch.where(usable & (spread > FLAT_MEANS), factors, 1.0).squeeze(0)
-
-
-def _check(visual_dependency: Tensor, response_mask: Tensor, has_image: Tensor) -> None:
-    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
-    rows.check_rows("has_image", has_image, len(visual_dependency))

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from verl_ext.signals.similarity import TokenLayout
+from verl_ext.signals.layout import TokenLayout
 
 
 class Parts(Protocol):

@@ -12,7 +12,7 @@ from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 
-from verl_ext.signals.similarity import TokenLayout
+from verl_ext.signals.layout import TokenLayout
 
 
 def token_layout(micro_batch: TensorDict, vision_token_ids: Sequence[int], packed: bool | None = None) -> TokenLayout:

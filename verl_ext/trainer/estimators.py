@@ -19,7 +19,8 @@ from verl.trainer.ppo.core_algos import register_adv_est
 from verl_ext.configuration.estimators import OF_ANY_METHODS, OF_ONE_METHOD, nothing_measured
 from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import Method, RolloutSignals
-from verl_ext.methods.credit import combined, group_ids, method_weights
+from verl_ext.methods.credit import combined, method_weights
+from verl_ext.methods.groups import group_index
 
 Advantages = tuple[Tensor, Tensor]
 """(B, T) advantages and returns."""
@@ -162,7 +163,7 @@ def _given(
     return RolloutSignals(
         response_mask=mask,
         has_image=mask.new_ones(len(mask)) if has_image is None else has_image != 0,
-        group_ids=group_ids([str(row) for row in rows]).to(mask.device),
+        group_ids=group_index(list(rows), mask),
         old_log_prob=signals.get("old_log_prob", torch.zeros_like(response_mask, dtype=torch.float32)),
         measured={signal: signals[signal.field] for signal in wanted},
         progress=progress,

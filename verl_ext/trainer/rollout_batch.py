@@ -15,7 +15,7 @@ from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
 from verl_ext.methods.base import RolloutSignals
-from verl_ext.methods.credit import group_ids
+from verl_ext.methods.groups import group_index
 from verl_ext.signals.request import Signal
 from verl_ext.vocabulary import HAS_IMAGE
 
@@ -72,7 +72,7 @@ class RolloutBatch:
         return RolloutSignals(
             response_mask=mask,
             has_image=self.fields[HAS_IMAGE][self.real] if HAS_IMAGE in self.fields else mask.new_zeros(mask.shape[0]),
-            group_ids=group_ids(self.real_uids),
+            group_ids=group_index(self.real_uids, mask),
             old_log_prob=self.padded("old_log_probs").float(),
             measured={signal: self.padded(signal.field).float() for signal in wanted},
             progress=progress,

@@ -25,8 +25,9 @@ from verl_ext.passes.own_positions import Parts, own_layout, parts_of, put_toget
 from verl_ext.passes.signals_by_pass import Plan
 from verl_ext.passes.token_layout import as_response_field, predictors, temperature, token_layout
 from verl_ext.signals.entropy import truncated_entropy
+from verl_ext.signals.layer_similarity import SimilarityAccumulator
+from verl_ext.signals.layout import TokenLayout
 from verl_ext.signals.request import Entropy, Similarity
-from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
 
 TOKEN_CHUNK = 512
 """Response tokens whose logits are copied at a time."""

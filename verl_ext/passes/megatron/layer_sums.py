@@ -13,8 +13,9 @@ from verl_ext.passes.megatron.grid import Grid
 from verl_ext.passes.megatron.model import PackSeen
 from verl_ext.passes.megatron.own_positions import stage_parts
 from verl_ext.passes.own_positions import Parts, own_layout, summed_by
+from verl_ext.signals.layer_similarity import SimilarityAccumulator
+from verl_ext.signals.layout import TokenLayout
 from verl_ext.signals.request import Similarity
-from verl_ext.signals.similarity import SimilarityAccumulator, TokenLayout
 
 
 class StageSimilarities:

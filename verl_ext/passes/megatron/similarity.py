@@ -22,8 +22,8 @@ from verl_ext.passes.megatron.grid import Grid
 from verl_ext.passes.megatron.layer_sums import LayerSums, StageSimilarities
 from verl_ext.passes.megatron.model import hidden_states_to
 from verl_ext.passes.token_layout import token_layout
+from verl_ext.signals.layout import TokenLayout
 from verl_ext.signals.request import Similarity
-from verl_ext.signals.similarity import TokenLayout
 
 TOKEN_NUMBER = "perception_token_number"
 """Field of a micro-batch's results, (B, j) jagged int64 over the responses."""
