@@ -14,7 +14,7 @@ import torch
 from support import workers
 from transformers import AutoModelForImageTextToText
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts/evaluate.sh"
 TABLE = ROOT / "scripts/evaluation_table.py"
 

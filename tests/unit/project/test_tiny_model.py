@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from verl_ext.data.easy_vqa import write_easy_vqa
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ASSETS = ROOT / "assets" / "tiny-qwen2.5-vl"
 
 

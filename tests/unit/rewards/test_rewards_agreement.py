@@ -10,7 +10,7 @@ import pytest
 from verl_ext.rewards.math_answer import compute_score
 from verl_ext.rewards.options import Options
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/rewards.md").read_text()
 MATHRULER = json.loads((ROOT / "tests/golden/data/mathruler_verdicts.json").read_text())["cases"]
 LIMITS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
+PAGE = Path(__file__).parents[3] / "docs" / "adding_a_method.md"
 TRAIN = """
 import json
 import sys

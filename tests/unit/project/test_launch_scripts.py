@@ -11,7 +11,7 @@ import pytest
 import ray
 from support.cluster import NODE, PATH, bare, free_ports, stop
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 LAUNCH_RAY, LAUNCH_SLURM = SCRIPTS / "launch_ray.sh", SCRIPTS / "launch_slurm.sh"
 TRAINING = ["python", "-m", "verl.trainer.main_ppo", "+perception=pgpo", "data.train_files=a b.parquet"]
 SEES = """

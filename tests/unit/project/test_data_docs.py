@@ -12,7 +12,7 @@ from verl_ext.data.answers import ANSWER_TYPES
 from verl_ext.data.parquet import EXTRA_INFO
 from verl_ext.data.sets import hub_data_sets
 
-PAGE = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = sorted({line for block in BLOCKS for line in block.splitlines() if line.startswith("verl-ext data ")})
 

@@ -19,7 +19,7 @@ from verl_ext.cli import main
 from verl_ext.configuration.compose import compose
 from verl_ext.configuration.validation import validate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))])
 PAGES += [ROOT / folder / "README.md" for folder in ("examples", "benchmarks")]
 FENCED = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)

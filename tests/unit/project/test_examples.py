@@ -20,7 +20,7 @@ from support.quickstart import quickstart
 from verl_ext.commands.validate import check
 from verl_ext.configuration.compose import compose
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPTS = sorted((ROOT / "examples").glob("*_trainer/run_*.sh"))
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"

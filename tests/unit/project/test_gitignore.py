@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-IGNORED = Path(__file__).parents[2] / ".gitignore"
+IGNORED = Path(__file__).parents[3] / ".gitignore"
 WRITTEN = [
     "data/easy_vqa/train.parquet",
     "runs/quickstart/metrics.jsonl",

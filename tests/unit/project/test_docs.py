@@ -25,7 +25,7 @@ from verl_ext.supervision.broken_numbers import BROKEN_LOSSES
 from verl_ext.supervision.collapse import PREFIX, SIGNS
 from verl_ext.trainer.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALGO = ROOT / "docs" / "algo"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md"]

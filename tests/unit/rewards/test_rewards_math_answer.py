@@ -17,7 +17,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl_ext.errors import ConfigurationError, DataError
 from verl_ext.rewards.math_answer import compute_score
 
-TINY = Path(__file__).parents[2] / "assets/tiny-qwen2.5-vl"
+TINY = Path(__file__).parents[3] / "assets/tiny-qwen2.5-vl"
 KEYS = {"score", "acc", "format", "timeout", "overlong"}
 
 
