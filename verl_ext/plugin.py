@@ -8,6 +8,7 @@ process that has no use for them. verl hides the errors of its plug-ins, so they
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,8 @@ def register() -> None:
             import_module("verl_ext.platforms.cpu").register()
         wrapt.register_post_import_hook(_register_estimators, "verl.trainer.ppo.core_algos")
         wrapt.register_post_import_hook(_register_trainers, "verl.trainer.ppo.v1")
-        wrapt.register_post_import_hook(_check_estimator_first, "verl.utils.config")
+        check = partial(wrapt.wrap_function_wrapper, name="validate_config", wrapper=_validate_config)
+        wrapt.register_post_import_hook(check, "verl.utils.config")
     except Exception:
         logger.exception("verl-ext could not register with verl; +perception=... will not work")
         raise
@@ -42,12 +44,6 @@ def _register_estimators(_module: ModuleType) -> None:
 
 def _register_trainers(_module: ModuleType) -> None:
     _import("verl_ext.trainer.trainers", "trainers")
-
-
-def _check_estimator_first(module: ModuleType) -> None:
-    import wrapt
-
-    wrapt.wrap_function_wrapper(module, "validate_config", _validate_config)
 
 
 def _import(module: str, what: str) -> None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from support.configuration import configuration
 
 import verl_ext
+from verl_ext.configuration import contract
 from verl_ext.configuration.contract import TABLE, Symbol, complaints, symbols
 from verl_ext.platforms.cpu.packed_attention import attend_packed
 
@@ -60,6 +61,14 @@ def test_the_table_can_fail(changed, message):
     assert re.search(message, complaint), complaint
     assert complaint.startswith(f"{VERL}: {symbol.name} ")
     assert complaint.endswith("verl_ext/worker/loss.py relies on it")
+
+
+def test_a_misspelt_key_of_the_table_is_no_silence(tmp_path, monkeypatch):
+    table = tmp_path / "contract.yaml"
+    table.write_text("plugin.py:\n  verl:DataProto:\n    overriden: self\n")
+    monkeypatch.setattr(contract, "TABLE", table)
+    with pytest.raises(TypeError, match="overriden"):
+        symbols()
 
 
 def imports_of_verl(path):

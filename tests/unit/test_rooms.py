@@ -48,7 +48,6 @@ FRAMEWORKS = {
     "trainer": {"torch", "tensordict", "verl", "ray", "transfer_queue"},
     "platforms": {"torch", "verl", "ray", "vllm"},
     "doctor": {"verl"},
-    "commands": {"verl"},
 }
 ALL_FRAMEWORKS = {"verl", "ray", "vllm", "torch", "tensordict", "transformers", "megatron", "transfer_queue"}
 FILES = sorted(PACKAGE.rglob("*.py"))

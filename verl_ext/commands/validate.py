@@ -68,18 +68,15 @@ def check(config: DictConfig) -> None:
 
 def _check_verl(config: DictConfig) -> None:
     """What main_ppo itself checks before it starts Ray: batch sizes against ranks, mini- and micro-batches."""
-    from hydra.errors import HydraException
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
+    from verl_ext.doctor.checks import Status
+    from verl_ext.doctor.configuration import verls_checks
+    from verl_ext.doctor.subject import Subject
 
-    try:
-        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            validate_config(
-                config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-            )
-    except (AssertionError, ValueError, TypeError, ImportError, HydraException) as error:
-        raise click.ClickException(f"verl refuses it: {' '.join(str(error).split())}") from error
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (check,) = verls_checks(Subject(config=config))
+    if check.status is Status.FAILURE:
+        raise click.ClickException(f"verl refuses it: {check.found}")
 
 
 def summary(config: DictConfig, choices: Mapping[str, str | None]) -> str:

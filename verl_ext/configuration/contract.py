@@ -45,8 +45,8 @@ def symbols() -> list[Symbol]:
 
 
 def _symbol(name: str, file: str, entry: Mapping[str, Any]) -> Symbol:
-    overridden, called = (tuple(entry[key].split()) if key in entry else None for key in ("overridden", "called"))
-    return Symbol(name, file, overridden, called, entry.get("defaults", {}), tuple(entry.get("source", ())))
+    words: dict[str, Any] = {key: tuple(entry[key].split()) for key in ("overridden", "called") if key in entry}
+    return Symbol(name, file, **{**entry, "source": tuple(entry.get("source", ())), **words})
 
 
 def complaints(symbols: Iterable[Symbol]) -> list[str]:

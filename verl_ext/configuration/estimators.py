@@ -60,7 +60,8 @@ def check_estimator(config: DictConfig, perception: Perception) -> None:
         remedy = f"write one of verl's: {', '.join(known)}"
         raise ConfigurationError(key="perception.base_estimator", value=base, remedy=remedy)
     usable = [*(name for name in acting if name in OF_ONE_METHOD), OF_ANY_METHODS]
-    if config.algorithm.adv_estimator not in usable:
+    # Of a composition the group may name a method that a later override has taken out; the trainer names it anew.
+    if config.algorithm.adv_estimator not in (usable if len(acting) < 2 else REGISTERED):
         remedy = (
             f"write {' or '.join(usable)}, or leave this key alone; whose advantages are weighted is chosen by "
             f"perception.base_estimator (now {base})"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from verl_ext.data.markdown import markdown_table
@@ -16,31 +17,13 @@ BLIND_DATA_SOURCE = DATA_SOURCE + BLIND_SUFFIX
 
 INSTRUCTION = r"Think first, then put the answer in \boxed{}."
 
-_CARD = r"""# easy-VQA in verl's schema
-
-Made from the PyPI package `easy-vqa` 1.0 by `verl-ext data easy-vqa`
-(rl_fraction {rl_fraction}, blind_fraction {blind_fraction}, questions {questions}, seed {seed}).
-Licence of the images and questions: MIT.
-
-Each 64x64 image shows one shape (circle, rectangle, triangle) in one of eight colours.
-
-{table}
-
-* `sft.parquet`: warm start, with a `response` column (`<think> a red circle </think> \boxed{{red}}`); the rows
-  without an image keep their response, so that the model learns what can be guessed.
-* `train.parquet`: reinforcement learning; shares no image with `sft.parquet`.
-* `test.parquet`: a fixed sample of the official test split.
-* `test_blind.parquet`: the same questions without the image (`data_source` = `{blind_source}`).
-
-Every prompt is one user message: `{placeholder}`, the question, and the instruction `{instruction}`.
-Blind rows lack `{placeholder}` and have an empty `images` list. `extra_info.index` is unique over all four files.
-"""
+_CARD = Path(__file__).with_suffix(".md")
 
 
 def data_card(files: dict[str, list[Row]], rl_fraction: float, blind_fraction: float, questions: str, seed: int) -> str:
     header = ("file", "rows", "with image", "images", "yes/no", "colour", "shape")
     table = markdown_table(header, [_card_line(name, rows) for name, rows in files.items()])
-    return _CARD.format(
+    return _CARD.read_text(encoding="utf-8").format(
         rl_fraction=rl_fraction,
         blind_fraction=blind_fraction,
         questions=questions,

@@ -52,17 +52,6 @@ class EasyVqa:
     images: dict[tuple[str, int], bytes]
 
 
-def load_easy_vqa(root: Path | None = None) -> EasyVqa:
-    """Read ``{train,test}/questions.json`` and ``{train,test}/images/ID.png`` below ``root``.
-
-    ``root`` defaults to the installed package's data folder. Raises ``DataError`` when the package
-    is absent or when a question, answer or image is not what easy-VQA promises.
-    """
-    root = package_root() if root is None else root
-    questions = all_questions(root)
-    return EasyVqa(questions, read_images(root, questions))
-
-
 def all_questions(root: Path) -> tuple[Question, ...]:
     questions: list[Question] = []
     for split in ("train", "test"):

@@ -16,8 +16,16 @@ from verl_ext.doctor.checks import Check, failure, ok, one_line
 from verl_ext.doctor.subject import Subject
 from verl_ext.passes.signals_by_pass import plan
 
-VERLS_REFUSALS = (AssertionError, ValueError, TypeError, HydraException, OmegaConfBaseException)
-"""What verl raises for a configuration that does not fit."""
+VERLS_REFUSALS = (
+    AssertionError,
+    ValueError,
+    TypeError,
+    ImportError,
+    HydraException,
+    OmegaConfBaseException,
+    SystemExit,
+)
+"""What verl, or this package's check before it, raises for a configuration that does not fit."""
 
 
 def composition(subject: Subject) -> Iterator[Check]:

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 
 from verl_ext.doctor.checks import Check, guarded
-from verl_ext.doctor.probe import Probe
+from verl_ext.doctor.plugin_probe import Probe
 from verl_ext.doctor.progress import Progress
 from verl_ext.doctor.subject import CONFIG_NAME, Subject
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run as a program: import verl and its trainers, and print as JSON what became of the plug-in.
+"""A process of its own that imports verl and its trainers, and prints as JSON what became of the plug-in.
 
 verl reports the errors of plug-ins at DEBUG only; this package's own log says them at ERROR.
 """
@@ -8,11 +8,39 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from importlib import import_module
+from typing import Any
 
 PLUGIN = "verl_ext.plugin"
 LOGGER = "verl.plugins"
+SECONDS = 300
+
+
+class Probe:
+    """The process, from now on."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "verl_ext.doctor.plugin_probe"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self) -> dict[str, Any]:
+        """What it found; see `main`.
+
+        Raises:
+            RuntimeError: it printed nothing; with the last line of its errors.
+            TimeoutExpired: it took longer than `SECONDS`, and was killed.
+        """
+        try:
+            output, errors = self._process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        if self._process.returncode != 0:
+            raise RuntimeError((errors.strip().splitlines() or [f"exit status {self._process.returncode}"])[-1])
+        return json.loads(output.splitlines()[-1])
 
 
 class _Errors(logging.Handler):
@@ -30,7 +58,7 @@ class _Errors(logging.Handler):
 
 
 def main() -> None:
-    """Print one line."""
+    """What the process does: print one line."""
     errors = _Errors()
     logging.getLogger(LOGGER).addHandler(errors)
     broken = _import_error("verl")

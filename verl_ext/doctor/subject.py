@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from verl.workers.config import HFModelConfig
 
     from verl_ext.configuration.section import Perception
-    from verl_ext.doctor.probe import Probe
+    from verl_ext.doctor.plugin_probe import Probe
 
 
 CONFIG_NAME = "ppo_trainer"

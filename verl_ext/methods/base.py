@@ -17,8 +17,22 @@ from torch import Tensor
 from verl_ext.signals.request import Signal
 
 
+class _Measured:
+    measured: Mapping[Signal, Tensor]
+
+    def __getitem__(self, signal: Signal) -> Tensor:
+        """(B, T) fp32 values of a signal.
+
+        Raises:
+            KeyError: nobody asked for it.
+        """
+        if signal not in self.measured:
+            raise KeyError(f"{signal} was not measured; a method must name it in signals()")
+        return self.measured[signal]
+
+
 @dataclass(frozen=True)
-class RolloutSignals:
+class RolloutSignals(_Measured):
     """What was measured over one whole rollout batch under the rollout policy, padding rows excluded.
 
     Attributes:
@@ -37,17 +51,9 @@ class RolloutSignals:
     measured: Mapping[Signal, Tensor] = field(default_factory=dict)
     progress: float = 0.0
 
-    def __getitem__(self, signal: Signal) -> Tensor:
-        """(B, T) fp32 values of a signal.
-
-        Raises:
-            KeyError: nobody asked for it.
-        """
-        return _measured(self.measured, signal)
-
 
 @dataclass(frozen=True)
-class LossInputs:
+class LossInputs(_Measured):
     """One micro-batch during the update.
 
     Attributes:
@@ -65,14 +71,6 @@ class LossInputs:
     measured: Mapping[Signal, Tensor]
     steps_done: int
     total_steps: int
-
-    def __getitem__(self, signal: Signal) -> Tensor:
-        """(B, T) fp32 values of a signal.
-
-        Raises:
-            KeyError: nobody asked for it.
-        """
-        return _measured(self.measured, signal)
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,3 @@ def bounded(default: Any, low: float, high: float) -> Any:
 def choice(default: str, *others: str) -> Any:
     """A dataclass field whose value must be `default` or one of `others` when the configuration is read."""
     return field(default=default, metadata={"choices": (default, *others)})
-
-
-def _measured(measured: Mapping[Signal, Tensor], signal: Signal) -> Tensor:
-    if signal not in measured:
-        raise KeyError(f"{signal} was not measured; a method must name it in signals()")
-    return measured[signal]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from verl_ext.methods.base import LossInputs, LossTerm, Method, bounded
-from verl_ext.methods.perception_terms import perception_values
+from verl_ext.methods.loss_terms import perception_values
 from verl_ext.methods.registry import register_method
 from verl_ext.signals.request import MAIN_VIEW, AblatedLogProb, Signal
 

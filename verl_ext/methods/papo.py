@@ -13,9 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from verl_ext.methods.base import LossInputs, LossTerm, Method, bounded, choice
-from verl_ext.methods.perception_terms import double_entropy_loss, perception_loss, perception_values
+from verl_ext.methods.loss_terms import double_entropy_loss, perception_loss, perception_values, sampled_entropy_term
 from verl_ext.methods.registry import register_method
-from verl_ext.methods.terms import sampled_entropy_term
 from verl_ext.signals.request import MAIN_VIEW, AblatedLogProb, Signal
 
 __all__ = ["PAPO", "coefficient_schedule", "double_entropy_loss", "perception_loss", "perception_values"]

@@ -97,7 +97,11 @@ def token_weights(
     Raises:
         ValueError: a shape, a dtype or a parameter is outside what is listed above.
     """
-    _check(visual_dependency, response_mask, threshold, boost, threshold_mode, low_weight_floor)
+    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
+    rows.check_range("threshold", threshold, 0.0, 1.0)
+    rows.check_non_negative("boost", boost)
+    rows.check_choice("threshold_mode", threshold_mode, THRESHOLD_MODES)
+    rows.check_range("low_weight_floor", low_weight_floor, 0.0, 1.0)
     valid = response_mask != 0
     scores, flat = _normalised_scores(visual_dependency, valid)
     tau = _thresholds(scores, valid, threshold, threshold_mode)
@@ -136,13 +140,3 @@ def _two_sided_ramp(scores: Tensor, tau: Tensor, boost: float, floor: float) -> 
 def _conserve_mass(weights: Tensor, valid: Tensor) -> Tensor:
     """Scale each row to sum to its length. A row's top token weighs at least 1, so only empty rows meet the clamp."""
     return weights * (rows.row_count(valid) / weights.sum(dim=-1, keepdim=True).clamp(min=1.0))
-
-
-def _check(
-    visual_dependency: Tensor, response_mask: Tensor, threshold: float, boost: float, mode: str, floor: float
-) -> None:
-    rows.check_tokens("visual_dependency", visual_dependency, response_mask)
-    rows.check_range("threshold", threshold, 0.0, 1.0)
-    rows.check_non_negative("boost", boost)
-    rows.check_choice("threshold_mode", mode, THRESHOLD_MODES)
-    rows.check_range("low_weight_floor", floor, 0.0, 1.0)

@@ -58,7 +58,12 @@ def visual_weights(
     Raises:
         ValueError: a shape, a dtype or a parameter is outside what is listed above.
     """
-    _check_visual_weights(visual_focus, response_mask, compensation, tail_start, gate_fraction, offset, schedule)
+    rows.check_tokens("visual_focus", visual_focus, response_mask)
+    rows.check_non_negative("compensation", compensation)
+    rows.check_range("tail_start", tail_start, 0.0, 1.0)
+    rows.check_range("gate_fraction", gate_fraction, 0.0, 1.0)
+    rows.check_choice("offset", offset, OFFSETS)
+    rows.check_choice("schedule", schedule, SCHEDULES)
     valid = response_mask != 0
     scores = rows.prepared(visual_focus, valid)
     low, high = rows.row_range(scores, valid)
@@ -124,20 +129,3 @@ def _gate(scores: Tensor, valid: Tensor, tail_start: float, gate_fraction: float
     tail = valid & (valid.cumsum(dim=-1, dtype=torch.int32) > start.int())
     k = ((count - start).double() * gate_fraction).floor().long().clamp(min=1)
     return tail & (scores >= rows.kth_largest(scores, tail, k))
-
-
-def _check_visual_weights(
-    visual_focus: Tensor,
-    response_mask: Tensor,
-    compensation: float,
-    tail_start: float,
-    gate_fraction: float,
-    offset: str,
-    schedule: str,
-) -> None:
-    rows.check_tokens("visual_focus", visual_focus, response_mask)
-    rows.check_non_negative("compensation", compensation)
-    rows.check_range("tail_start", tail_start, 0.0, 1.0)
-    rows.check_range("gate_fraction", gate_fraction, 0.0, 1.0)
-    rows.check_choice("offset", offset, OFFSETS)
-    rows.check_choice("schedule", schedule, SCHEDULES)

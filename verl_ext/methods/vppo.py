@@ -17,8 +17,8 @@ from torch import Tensor
 from verl_ext.methods import rows
 from verl_ext.methods.base import LossInputs, LossTerm, RolloutSignals, bounded
 from verl_ext.methods.dependency import DependencyMethod
+from verl_ext.methods.loss_terms import sampled_entropy_term
 from verl_ext.methods.registry import register_method
-from verl_ext.methods.terms import sampled_entropy_term
 from verl_ext.signals.request import Signal
 
 FLAT_SCORES = 1e-8

@@ -10,45 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from verl_ext.configuration.estimators import OF_ANY_METHODS, OF_ONE_METHOD, nothing_measured
+from verl_ext.configuration.estimators import OF_ANY_METHODS, REGISTERED, nothing_measured
 from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import Method, RolloutSignals
 from verl_ext.methods.credit import combined, method_weights
 from verl_ext.methods.groups import group_index
+from verl_ext.trainer.step_credit import StepCredit
 
 Advantages = tuple[Tensor, Tensor]
 """(B, T) advantages and returns."""
+Signals = dict[str, Tensor]
 
 
-class Measured(Protocol):
-    """What the trainer hands over.
-
-    Attributes:
-        base_estimator: name of verl's estimator.
-        keys: TransferQueue's keys of the rows, of which verl's `grpo` reads what is the last output of a rollout.
-        values: (B, T) of the critic; None without one.
-    """
-
-    base_estimator: str
-    keys: Sequence[str]
-    values: Tensor | None
-
-    def weights(self, response_mask: Tensor) -> Tensor | None:
-        """(B, T) weights of the rows, whose mask verl may have corrected; None if no method has any."""
-        ...
-
-
-_measured: ContextVar[Measured | None] = ContextVar("measured", default=None)
+_measured: ContextVar[StepCredit | None] = ContextVar("measured", default=None)
 
 
 @contextmanager
-def handed_over(measured: Measured) -> Iterator[None]:
+def handed_over(measured: StepCredit) -> Iterator[None]:
     """While open, the registered estimators weight by `measured`."""
     token = _measured.set(measured)
     try:
@@ -102,7 +86,7 @@ def estimator(name: str) -> Callable[..., Advantages]:
         chosen = tuple(methods) or (() if name == OF_ANY_METHODS else (available_methods()[name](),))
         if not chosen:
             raise nothing_measured(name)
-        given = _given(name, chosen, response_mask, index, has_image, progress, signals)
+        given = _given(name, chosen, response_mask != 0, index, has_image, progress, signals)
         base = _base(base_estimator, token_level_rewards, response_mask, index, config)
         return _weighted(base, combined(method_weights(chosen, given)))
 
@@ -115,12 +99,11 @@ def _weighted(base: Advantages, weights: Tensor | None) -> Advantages:
 
 
 def _base(
-    name: str, rewards: Tensor, response_mask: Tensor, index: Any, config: Any, handed: Measured | None = None
+    name: str, rewards: Tensor, response_mask: Tensor, index: Any, config: Any, handed: StepCredit | None = None
 ) -> Advantages:
     """What verl computes with its estimator `name`; of several outputs of one rollout too, where keys are known."""
     # Imported late: verl's registry is read in processes that have no trainer.
     from verl import DataProto
-    from verl.trainer.ppo.ray_trainer import compute_advantage
     from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
     tensors = {"token_level_rewards": rewards, "response_mask": response_mask}
@@ -135,40 +118,31 @@ def _base(
         "norm_adv_by_std_in_grpo": options.get("norm_adv_by_std_in_grpo", True),
         "config": config,
     }
-    if handed is None:
-        data = compute_advantage(data, **settings)
-    else:
-        data = compute_advantage_for_multi_trajectories(data, batch_keys=list(handed.keys), **settings)
+    keys = [f"prompt_{row}_0" for row in range(len(rewards))] if handed is None else handed.keys
+    data = compute_advantage_for_multi_trajectories(data, batch_keys=keys, **settings)
     return data.batch["advantages"], data.batch["returns"]
 
 
 def _given(
-    name: str,
-    methods: Sequence[Method],
-    response_mask: Tensor,
-    index: Any,
-    has_image: Tensor | None,
-    progress: float,
-    signals: dict[str, Tensor],
+    name: str, methods: Sequence[Method], mask: Tensor, index: Any, seen: Tensor | None, progress: float, given: Signals
 ) -> RolloutSignals:
     """The signals of a direct call."""
     wanted = frozenset().union(*(method.signals() for method in methods))
     fields = sorted({"old_log_prob", *(signal.field for signal in wanted)}) if wanted else []
-    if missing := [field for field in fields if field not in signals]:
+    if missing := [field for field in fields if field not in given]:
         raise nothing_measured(name, missing)
-    if unknown := sorted(set(signals) - {"old_log_prob", *fields}):
+    if unknown := sorted(set(given) - {"old_log_prob", *fields}):
         raise TypeError(f"{name} takes {', '.join(fields)} and not {', '.join(unknown)}")
-    mask = response_mask != 0
     rows = range(len(mask)) if index is None else index
     return RolloutSignals(
         response_mask=mask,
-        has_image=mask.new_ones(len(mask)) if has_image is None else has_image != 0,
+        has_image=mask.new_ones(len(mask)) if seen is None else seen != 0,
         group_ids=group_index(list(rows), mask),
-        old_log_prob=signals.get("old_log_prob", torch.zeros_like(response_mask, dtype=torch.float32)),
-        measured={signal: signals[signal.field] for signal in wanted},
+        old_log_prob=given.get("old_log_prob", torch.zeros_like(mask, dtype=torch.float32)),
+        measured={signal: given[signal.field] for signal in wanted},
         progress=progress,
     )
 
 
-for _name in (*OF_ONE_METHOD, OF_ANY_METHODS):
+for _name in REGISTERED:
     estimator(_name)

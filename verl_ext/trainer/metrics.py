@@ -81,11 +81,7 @@ def masked_metrics(extra_fields: Iterable[Any]) -> dict[str, float]:
 def _distribution(name: str, values: Tensor) -> dict[str, float]:
     # torch.quantile refuses more than 2^24 numbers, which a large batch of long responses reaches.
     p95 = values.kthvalue(math.ceil(0.95 * values.numel())).values.item()
-    return {
-        f"{name}/mean": values.mean().item(),
-        f"{name}/p95": p95,
-        f"{name}/top20_share": _top_share(values),
-    }
+    return {f"{name}/mean": values.mean().item(), f"{name}/p95": p95, f"{name}/top20_share": _top_share(values)}
 
 
 def _top_share(values: Tensor) -> float:

@@ -126,7 +126,7 @@ class PerceptionTrainerMixin(Base):
             rewards = rollout.padded("rm_scores").sum(dim=-1)
             advantages = without_equal_reward_groups(advantages, rewards, signals.group_ids)
         if credit.broken.rows.any():
-            advantages = credit.leave_out(advantages)
+            advantages = advantages.masked_fill(credit.broken.rows[:, None], 0.0)
         return batch if advantages is given else rollout.write("advantages", advantages), advantages
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:

@@ -46,11 +46,6 @@ class RolloutBatch:
         """TransferQueue's keys of the real rows."""
         return [key for key, real in zip(self.meta.keys, self.real.tolist(), strict=True) if real]
 
-    @property
-    def real_uids(self) -> list[str]:
-        """verl's identifier of the prompt of each real row."""
-        return self.real_values("uid")
-
     def real_values(self, name: str) -> list[Any]:
         """The non-tensor field `name` of the real rows; none where the batch has no such field."""
         rows = zip(self.fields[name], self.real.tolist(), strict=True) if name in self.fields else ()
@@ -72,7 +67,7 @@ class RolloutBatch:
         return RolloutSignals(
             response_mask=mask,
             has_image=self.fields[HAS_IMAGE][self.real] if HAS_IMAGE in self.fields else mask.new_zeros(mask.shape[0]),
-            group_ids=group_index(self.real_uids, mask),
+            group_ids=group_index(self.real_values("uid"), mask),
             old_log_prob=self.padded("old_log_probs").float(),
             measured={signal: self.padded(signal.field).float() for signal in wanted},
             progress=progress,

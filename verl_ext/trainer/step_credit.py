@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from verl_ext.configuration.section import Perception
 from verl_ext.methods.base import RolloutSignals
-from verl_ext.methods.credit import combined, method_weights
-from verl_ext.methods.weight_options import faded, influence, shuffled
+from verl_ext.methods.credit import combined, faded, influence, method_weights, shuffled
 from verl_ext.supervision.broken_numbers import BrokenRows
 from verl_ext.trainer.metrics import method_metrics, signal_metrics, weight_metrics
 from verl_ext.trainer.rollout_batch import RolloutBatch
@@ -27,6 +24,9 @@ class StepCredit:
         step: training step.
 
     Attributes:
+        base_estimator: name of verl's estimator whose advantages are weighted.
+        keys: TransferQueue's keys of all rows, of which verl's `grpo` reads what is the last output of a rollout.
+        values: (B, T) of the critic; None unless the base estimator reads them.
         broken: responses that are left out of the step.
         signals: of the real rows, without the broken ones; set by :meth:`weights`.
         real_weights: (B', T) multipliers of the real rows' advantages; None if no method has any.
@@ -38,9 +38,9 @@ class StepCredit:
     def __init__(self, rollout: RolloutBatch, perception: Perception, progress: float, step: int) -> None:
         self._rollout, self._perception, self._progress, self._step = rollout, perception, progress, step
         self._by_method: dict[str, Tensor] = {}
-        self.broken = BrokenRows(perception.options.on_broken, step, rollout.real_uids)
+        self.broken = BrokenRows(perception.options.on_broken, step, rollout.real_values("uid"))
         self.base_estimator = perception.options.base_estimator
-        self.keys: Sequence[str] = rollout.meta.keys
+        self.keys: list[str] = rollout.meta.keys
         self.values = rollout.fields["values"].to_padded_tensor(0) if "values" in rollout.fields else None
 
     @staticmethod
@@ -97,7 +97,3 @@ class StepCredit:
             self._rollout.write(signal.field, values)
         if self._perception.signals:
             self._rollout.write_rows(HAS_IMAGE, self.signals.has_image)
-
-    def leave_out(self, advantages: Tensor) -> Tensor:
-        """(B', T) `advantages` of the real rows, 0 for the broken ones."""
-        return advantages.masked_fill(self.broken.rows[:, None], 0.0)

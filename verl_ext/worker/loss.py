@@ -14,7 +14,7 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import no_padding_2_padding
 
 from verl_ext.methods.base import LossInputs, LossTerm, Method
-from verl_ext.methods.weight_options import influence
+from verl_ext.methods.credit import influence
 from verl_ext.supervision.broken_numbers import STOP, listed, sound_loss
 from verl_ext.vocabulary import HAS_IMAGE, STEPS_DONE, TOTAL_STEPS
 

@@ -15,10 +15,15 @@ from verl_ext.cli import main
 from verl_ext.data.easy_vqa import write_easy_vqa
 from verl_ext.data.easy_vqa_card import BLIND_DATA_SOURCE, DATA_SOURCE
 from verl_ext.data.easy_vqa_images import describe_images
-from verl_ext.data.easy_vqa_source import Question, load_easy_vqa, package_root
+from verl_ext.data.easy_vqa_source import EasyVqa, Question, all_questions, package_root, read_images
 from verl_ext.errors import DataError
 
 FILES = ("sft", "train", "test", "test_blind")
+
+
+def loaded(root):
+    questions = all_questions(root)
+    return EasyVqa(questions, read_images(root, questions))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +100,7 @@ def test_warm_start_responses_name_what_is_seen_and_end_in_the_answer(tables):
 
 def test_descriptions_agree_with_the_pixels():
     # Shades vary too much to name every colour from pixels, but red has more red than blue, and blue less.
-    data = load_easy_vqa()
+    data = loaded(package_root())
     seen = describe_images(data.questions)
     for key in [key for key, text in seen.items() if " red " in text or " blue " in text][:200]:
         image = Image.open(io.BytesIO(data.images[key]))
@@ -151,16 +156,16 @@ def test_bad_row_is_named(small_root, row):
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([*rows, row]))
     with pytest.raises(DataError, match=f"row with index {len(rows)} "):
-        load_easy_vqa(small_root)
+        loaded(small_root)
 
 
 def test_broken_files_are_named(small_root):
     (small_root / "test" / "images" / "0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"0\.png"):
-        load_easy_vqa(small_root)
+        loaded(small_root)
     (small_root / "train" / "questions.json").write_text("{")
     with pytest.raises(DataError, match=r"questions\.json"):
-        load_easy_vqa(small_root)
+        loaded(small_root)
 
 
 @pytest.mark.parametrize("option", [{"rl_fraction": 1.5}, {"blind_fraction": -0.1}, {"val_size": 0}, {"val_size": 99}])

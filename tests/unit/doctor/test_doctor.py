@@ -27,15 +27,15 @@ from PIL import Image
 from support.configuration import SMALL
 
 from verl_ext.commands.doctor import command
-from verl_ext.configuration.contract import SYMBOLS, Symbol
-from verl_ext.doctor import api, conflicts, probe, progress, rendering, rollout, versions
+from verl_ext.configuration.contract import Symbol, symbols
+from verl_ext.doctor import api, conflicts, plugin_probe, progress, rendering, rollout, versions
 from verl_ext.doctor.batches import Batches, cut, micro_batch_problem, mini_batch_problem, padding
 from verl_ext.doctor.checks import Status, failure, guarded, ok, warning
 from verl_ext.doctor.diagnosis import CONFIGURATION_STEPS, configuration_checks, run_steps
 from verl_ext.doctor.images import images_held, images_marked
 from verl_ext.doctor.memory import Sizes, amounts, needed, readable
 from verl_ext.doctor.plugin import plugin_checks
-from verl_ext.doctor.probe import Probe
+from verl_ext.doctor.plugin_probe import Probe
 from verl_ext.doctor.progress import Progress
 from verl_ext.doctor.subject import Subject
 from verl_ext.errors import ConfigurationError
@@ -195,7 +195,7 @@ def test_a_probe_that_takes_too_long_is_killed(monkeypatch, tmp_path):
     script.write_text("#!/bin/sh\nexec sleep 60")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(probe, "SECONDS", 0.05)
+    monkeypatch.setattr(plugin_probe, "SECONDS", 0.05)
     begun = Probe()
     (check,) = guarded("plug-in", lambda: plugin_checks(Subject(probe=begun)))
     assert (check.status, "timed out" in check.found) == (Status.FAILURE, True)
@@ -204,7 +204,7 @@ def test_a_probe_that_takes_too_long_is_killed(monkeypatch, tmp_path):
 
 def test_a_symbol_that_verl_does_not_have(monkeypatch):
     gone = Symbol("verl.trainer.ppo.core_algos:no_such_loss", "worker/loss.py")
-    monkeypatch.setattr(api, "SYMBOLS", [SYMBOLS[0], gone])
+    monkeypatch.setattr(api, "symbols", lambda: [symbols()[0], gone])
     check = only(api.api_checks(Subject()))
     assert check.status is Status.FAILURE
     assert "verl.trainer.ppo.core_algos:no_such_loss is gone" in check.found

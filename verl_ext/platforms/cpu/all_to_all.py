@@ -18,14 +18,7 @@ def patch(module: ModuleType) -> None:
     """Replace `verl.utils.ulysses.all_to_all_tensor` (verl 0.9), under the torch that verl pins."""
     if Version(torch.__version__) >= Version("2.13"):
         return
-    replace_symbol(
-        module,
-        "all_to_all_tensor",
-        _over_one_tensor,
-        distribution="verl",
-        versions=">=0.9.0,<0.10",
-        reason="gloo does not support alltoall",
-    )
+    replace_symbol(module, "all_to_all_tensor", _over_one_tensor, reason="gloo does not support alltoall")
 
 
 def _over_one_tensor(_original: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,8 +25,6 @@ def patch(module: ModuleType) -> None:
         module,
         "_custom_flash_attention_forward",
         _per_sequence_attention,
-        distribution="verl",
-        versions=">=0.9.0,<0.10",
         reason="packed attention in verl calls flash-attention",
     )
     # verl defines this flag only beside flash-attention and reads it always.

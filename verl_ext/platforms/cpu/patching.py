@@ -10,13 +10,21 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+VERL = ">=0.9.0,<0.10"
+
 
 class PatchError(RuntimeError):
     """A symbol that the CPU platform must replace is gone, or belongs to a version that nobody has checked."""
 
 
 def replace_symbol(
-    owner: ModuleType | type, name: str, wrap: Callable[[Any], Any], *, distribution: str, versions: str, reason: str
+    owner: ModuleType | type,
+    name: str,
+    wrap: Callable[[Any], Any],
+    *,
+    reason: str,
+    distribution: str = "verl",
+    versions: str = VERL,
 ) -> None:
     """Set `owner.name` to `wrap(original)`.
 
@@ -24,9 +32,9 @@ def replace_symbol(
         owner: the imported module or class that has the symbol.
         name: the symbol.
         wrap: receives the original and returns the replacement.
+        reason: why the CPU platform needs it, for the error message.
         distribution: the installed distribution that the symbol comes from.
         versions: the version range in which the symbol has the meaning assumed here.
-        reason: why the CPU platform needs it, for the error message.
 
     Raises:
         PatchError: the distribution is missing or outside `versions`, or the symbol does not exist.

@@ -19,8 +19,6 @@ def patch(module: ModuleType) -> None:
         module.ReplayBuffer,
         "__init__",
         _with_short_poll,
-        distribution="verl",
-        versions=">=0.9.0,<0.10",
         reason="verl's poll of 2 s outlasts a training step on the CPU",
     )
 

@@ -17,8 +17,6 @@ def patch(module: ModuleType) -> None:
         module,
         "initialize_global_process_group_ray",
         _with_gloo,
-        distribution="verl",
-        versions=">=0.9.0,<0.10",
         reason="torch refuses the backend string 'cpu:gloo,cpu:gloo'",
     )
 

@@ -19,19 +19,16 @@ from verl_ext.platforms.cpu.patching import replace_symbol
 RAYLET = "RAY_RAYLET_PID"
 """Set by Ray in every process below a node, so the same where weights are sent and where they are received."""
 REASON = "two runs on one machine would share a socket"
-VERSIONS = ">=0.9.0,<0.10"
 
 
 def patch_sender(module: ModuleType) -> None:
     """Wrap `verl.workers.rollout.vllm_rollout.vllm_rollout.ServerAdapter.__init__` (verl 0.9)."""
-    adapter = module.ServerAdapter
-    replace_symbol(adapter, "__init__", _sends_there, distribution="verl", versions=VERSIONS, reason=REASON)
+    replace_symbol(module.ServerAdapter, "__init__", _sends_there, reason=REASON)
 
 
 def patch_receiver(module: ModuleType) -> None:
     """Wrap `verl.workers.rollout.vllm_rollout.utils.vLLMColocateWorkerExtension._get_zmq_handle` (verl 0.9)."""
-    worker = module.vLLMColocateWorkerExtension
-    replace_symbol(worker, "_get_zmq_handle", _receives_there, distribution="verl", versions=VERSIONS, reason=REASON)
+    replace_symbol(module.vLLMColocateWorkerExtension, "_get_zmq_handle", _receives_there, reason=REASON)
 
 
 def _sends_there(original: Callable[..., None]) -> Callable[..., None]:

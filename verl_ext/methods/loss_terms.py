@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PAPO's loss terms as functions of the two views' log-probabilities."""
+"""Loss terms of methods, as functions of the two views' log-probabilities; PAPO's above all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from verl_ext.methods import rows
+from verl_ext.methods.base import LossInputs, LossTerm
 from verl_ext.signals.divergence import sampled_k3
 
 LOSS_AGG_MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum")
@@ -76,7 +77,10 @@ def perception_values(
         ValueError: a shape, a dtype or a parameter is outside what is listed above.
     """
     _check_tensors(log_prob, ablated_log_prob, response_mask)
-    _check_selection(clip, top_fraction)
+    if clip is not None and not 0.0 < clip < float("inf"):
+        raise ValueError(f"clip is {clip!r}; it must be None, or finite and > 0")
+    if top_fraction is not None and not 0.0 < top_fraction <= 1.0:
+        raise ValueError(f"top_fraction is {top_fraction!r}; it must be None, or in (0, 1]")
     counted = response_mask != 0
     if has_image is not None:
         rows.check_rows("has_image", has_image, log_prob.shape[0])
@@ -114,6 +118,16 @@ def double_entropy_loss(
     rows.check_non_negative("ablated_coef", ablated_coef)
     valid = response_mask != 0
     return _weighted_nll(coef, log_prob, valid) + _weighted_nll(ablated_coef, ablated_log_prob, valid)
+
+
+def sampled_entropy_term(inputs: LossInputs, coef: float) -> LossTerm:
+    """Mean negative log-likelihood of the sampled tokens: with a positive `coef` it keeps the entropy low.
+
+    The released codes call it an entropy loss. On tokens drawn from the present policy its expected gradient is zero;
+    it acts through the finite sample, the selection of groups and the drift within a step.
+    """
+    surprise = -inputs.log_prob.masked_fill(~inputs.response_mask, 0.0)
+    return LossTerm("entropy", surprise, coef, token_mean=True)
 
 
 def _row_quantile(values: Tensor, counted: Tensor, q: float) -> Tensor:
@@ -154,10 +168,3 @@ def _check_tensors(log_prob: Tensor, ablated_log_prob: Tensor, response_mask: Te
             f"ablated_log_prob has shape {tuple(ablated_log_prob.shape)}; "
             f"it must equal log_prob's {tuple(log_prob.shape)}"
         )
-
-
-def _check_selection(clip: float | None, top_fraction: float | None) -> None:
-    if clip is not None and not 0.0 < clip < float("inf"):
-        raise ValueError(f"clip is {clip!r}; it must be None, or finite and > 0")
-    if top_fraction is not None and not 0.0 < top_fraction <= 1.0:
-        raise ValueError(f"top_fraction is {top_fraction!r}; it must be None, or in (0, 1]")
