@@ -61,6 +61,11 @@ def test_pgpo_trains(pgpo):
         assert metrics["perception/token_weight/max"] > 1
 
 
+def test_what_computes_the_credit_stands_in_verls_configuration(pgpo, vanilla):
+    assert "'adv_estimator': 'pgpo'" in pgpo.output
+    assert "'adv_estimator': 'grpo'" in vanilla.output
+
+
 def test_rollout_and_actor_agree(pgpo):
     assert all(metrics["perception/rollout_actor_log_prob_corr"] >= 0.999 for metrics in pgpo.steps.values())
 

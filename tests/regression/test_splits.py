@@ -34,7 +34,8 @@ PAPO = [
 PACKED = "actor_rollout_ref.model.use_remove_padding=True"
 ULYSSES = "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"
 CHECKPOINTING = "actor_rollout_ref.model.enable_gradient_checkpointing=True"
-ATOL = 1e-5
+# Log-probabilities differ by 1e-6 between splits, and PGPO divides what it makes of them by its range over a response.
+ATOL = 1e-4
 
 
 def fields_of(worker, rows, **settings):
