@@ -6,6 +6,7 @@ import pytest
 import torch
 from support import queue
 from support.configuration import configuration
+from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
@@ -21,6 +22,7 @@ from verl_ext.signals import sampled_k3
 from verl_ext.trainer.trainers import PerceptionTrainerSync
 
 LENGTHS = [7, 5, 9, 3, 1, 6, 8, 4]
+FOCUS = {"visual_similarity_cosine_last_prototype": torch.linspace(0, 1, 24).view(4, 6) ** 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,6 +146,27 @@ def test_by_default_its_method_has_the_papers_parameters_and_every_row_an_image(
     blind = estimate(**given, has_image=torch.tensor([False, True, True, True]), **signals)[0]
     assert torch.equal(blind[0], expected[0])
     assert torch.equal(blind[1:], plain[1:])
+
+
+@pytest.mark.parametrize(
+    "form", [list, lambda names: torch.tensor([ord(name) for name in names])], ids=["list", "tensor"]
+)
+def test_prompts_may_be_named_in_any_way(form):
+    given, signals = batch()
+    expected = get_adv_estimator_fn("vgpo")(**given, old_log_prob=signals["old_log_prob"], **FOCUS)[0]
+    found = get_adv_estimator_fn("vgpo")(
+        **{**given, "index": form(given["index"])}, old_log_prob=signals["old_log_prob"], **FOCUS
+    )[0]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("algorithm", [{"norm_adv_by_std_in_grpo": False}, AlgoConfig(norm_adv_by_std_in_grpo=False)])
+def test_verls_section_may_be_a_mapping_or_its_dataclass(algorithm):
+    given, signals = batch()
+    found = get_adv_estimator_fn("pgpo")(**given, config=algorithm, **signals)[0]
+    expected, _ = ADV_ESTIMATOR_REGISTRY["grpo"](**given, norm_adv_by_std_in_grpo=False)
+    dependency = sampled_k3(signals["old_log_prob"], signals["ablated_log_prob"])
+    torch.testing.assert_close(found, expected * pgpo.token_weights(dependency, given["response_mask"]))
 
 
 def test_several_methods_called_directly():

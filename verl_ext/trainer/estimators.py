@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
@@ -47,7 +48,7 @@ def estimator(name: str) -> Callable[..., Advantages]:
     def estimate(
         token_level_rewards: Tensor,
         response_mask: Tensor,
-        index: Any = None,
+        index: Any,
         config: Any = None,
         *,
         methods: Sequence[Method] = (),
@@ -63,7 +64,7 @@ def estimator(name: str) -> Callable[..., Advantages]:
         Args:
             token_level_rewards: (B, T) floating point.
             response_mask: (B, T), non-zero where the token counts.
-            index: (B,) array of the rows' prompts, equal for the responses to one.
+            index: (B,) array of the rows' prompts, equal for the responses to one; a list or a tensor serves too.
             config: verl's `algorithm` section; None for verl's defaults.
             methods: with their hyper-parameters; by default the estimator's own with the paper's.
             base_estimator: verl's, by name.
@@ -109,7 +110,7 @@ def _base(
     tensors = {"token_level_rewards": rewards, "response_mask": response_mask}
     if handed is not None and handed.values is not None:
         tensors["values"] = handed.values
-    data = DataProto.from_dict(tensors, non_tensors={} if index is None else {"uid": index})
+    data = DataProto.from_dict(tensors, non_tensors={"uid": np.asarray(index)})
     options = {} if config is None else config
     settings = {
         "adv_estimator": name,
@@ -133,11 +134,10 @@ def _given(
         raise nothing_measured(name, missing)
     if unknown := sorted(set(given) - {"old_log_prob", *fields}):
         raise TypeError(f"{name} takes {', '.join(fields)} and not {', '.join(unknown)}")
-    rows = range(len(mask)) if index is None else index
     return RolloutSignals(
         response_mask=mask,
         has_image=mask.new_ones(len(mask)) if seen is None else seen != 0,
-        group_ids=group_index(list(rows), mask),
+        group_ids=group_index(np.asarray(index).tolist(), mask),
         old_log_prob=given.get("old_log_prob", torch.zeros_like(mask, dtype=torch.float32)),
         measured={signal: given[signal.field] for signal in wanted},
         progress=progress,
