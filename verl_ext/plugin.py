@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module that verl's entry-point group `verl.plugins` loads at the end of `import verl`, in every process.
 
-It must cost next to nothing there: estimators and trainers are registered when verl imports its own, and never in a
-process that has no use for them. verl hides the errors of its plug-ins, so they are logged here first.
+It must cost next to nothing there: estimators and trainers are registered when verl imports its own. verl hides the
+errors of its plug-ins, so they are logged here first.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from functools import partial
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -31,8 +32,7 @@ def register() -> None:
             import_module("verl_ext.platforms.cpu").register()
         wrapt.register_post_import_hook(_register_estimators, "verl.trainer.ppo.core_algos")
         wrapt.register_post_import_hook(_register_trainers, "verl.trainer.ppo.v1")
-        check = partial(wrapt.wrap_function_wrapper, name="validate_config", wrapper=_validate_config)
-        wrapt.register_post_import_hook(check, "verl.utils.config")
+        wrapt.register_post_import_hook(_check_estimator_first, "verl.utils.config")
     except Exception:
         logger.exception("verl-ext could not register with verl; +perception=... will not work")
         raise
@@ -46,28 +46,33 @@ def _register_trainers(_module: ModuleType) -> None:
     _import("verl_ext.trainer.trainers", "trainers")
 
 
-def _import(module: str, what: str) -> None:
+def _import(module: str, what: str) -> ModuleType | None:
     try:
-        import_module(module)
+        return import_module(module)
     except Exception:
         # Not raised: it would fail the import of verl's own, also for runs without perception methods.
         logger.exception("verl-ext could not register its %s; +perception=... will not be found", what)
+        return None
 
 
-def _validate_config(verls: Any, _instance: None, args: Any, kwargs: Any) -> Any:
-    """verl's check of a configuration, the one place before Ray that a run without our configuration group passes.
+def _check_estimator_first(module: ModuleType) -> None:
+    """Have verl's check of a configuration, which every run passes before Ray, refuse estimators that nobody feeds."""
+    verls = module.validate_config
 
-    Raises:
-        SystemExit: the run asks for an estimator that weights by what nobody measures.
-    """
-    from verl_ext.configuration.estimators import refuse_unmeasured
-    from verl_ext.errors import ConfigurationError
+    @functools.wraps(verls)
+    def validate_config(*args: Any, **kwargs: Any) -> Any:
+        config = kwargs["config"] if "config" in kwargs else args[0]
+        estimators: Any = _import("verl_ext.configuration.estimators", "check of the estimator")
+        if estimators and (error := estimators.unmeasured(config)):
+            raise SystemExit(f"verl-ext: {error}") from error
+        if estimators and "use_critic" in kwargs and estimators.weights_gae(config):
+            kwargs["use_critic"] = True
+        return verls(*args, **kwargs)
 
-    try:
-        refuse_unmeasured(kwargs["config"] if "config" in kwargs else args[0])
-    except ConfigurationError as error:
-        raise SystemExit(f"verl-ext: {error}") from error
-    return verls(*args, **kwargs)
+    # A plain function: what is defined in a user's main program is pickled with what it refers to.
+    for owner in (module, sys.modules["verl.utils"]):
+        if getattr(owner, "validate_config", None) is verls:
+            owner.validate_config = validate_config  # type: ignore[attr-defined]
 
 
 register()

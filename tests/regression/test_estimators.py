@@ -10,7 +10,7 @@ from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_ext.configuration.estimators import OF_ONE_METHOD, REGISTERED
+from verl_ext.configuration.estimators import OF_ONE_METHOD, REGISTERED, weights_gae
 from verl_ext.configuration.section import parse
 from verl_ext.errors import ConfigurationError
 from verl_ext.methods import pgpo
@@ -164,6 +164,31 @@ def test_verls_section_may_be_a_mapping_or_its_dataclass(algorithm):
     expected, _ = ADV_ESTIMATOR_REGISTRY["grpo"](**given, norm_adv_by_std_in_grpo=False)
     dependency = sampled_k3(signals["old_log_prob"], signals["ablated_log_prob"])
     torch.testing.assert_close(found, expected * pgpo.token_weights(dependency, given["response_mask"]))
+
+
+def test_masks_and_images_in_any_dtype():
+    given, signals = batch()
+    estimate = get_adv_estimator_fn("pgpo")
+    expected = estimate(**given, has_image=torch.tensor([True, False, True, True]), **signals)[0]
+    booleans = {**given, "response_mask": given["response_mask"].bool()}
+    assert torch.equal(estimate(**booleans, has_image=[1, 0, 1, 1], **signals)[0], expected)
+    with pytest.raises(ValueError, match="has_image has shape"):
+        estimate(**given, has_image=torch.ones(4, 1), **signals)
+
+
+def test_what_a_direct_call_cannot_do_is_refused():
+    given, signals = batch()
+    with pytest.raises(ValueError, match="base_estimator is 'gae'"):
+        get_adv_estimator_fn("pgpo")(**given, base_estimator="gae", **signals)
+    with pytest.raises(ValueError, match="each may be given once"):
+        get_adv_estimator_fn("pgpo")(**given, methods=[PGPO(), PGPO(boost=1.0)], **signals)
+
+
+def test_a_critic_is_needed_where_gae_is_weighted():
+    config = configuration("+perception=pgpo", "perception.base_estimator=gae")
+    assert weights_gae(config)
+    assert not weights_gae(configuration("+perception=pgpo", "perception.base_estimator=gae", "critic.enable=False"))
+    assert not weights_gae(configuration("+perception=pgpo"))
 
 
 def test_several_methods_called_directly():

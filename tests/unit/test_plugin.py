@@ -95,6 +95,24 @@ def test_the_estimators_are_registered_when_verl_imports_its_own():
     assert python(code).stdout.splitlines()[-2:] == ["False", "verl_ext.trainer.estimators"]
 
 
+def test_what_a_main_program_defines_can_still_be_pickled():
+    """Ray sends a class of the main program by value, with what it refers to."""
+    code = "import cloudpickle\nfrom verl.utils.config import validate_config\nclass Runner:\n"
+    code += "    def run(self, config):\n        validate_config(config, False, False)\n"
+    code += "cloudpickle.loads(cloudpickle.dumps(Runner))\nimport copy, verl.utils\ncopy.deepcopy(validate_config)\n"
+    code += "print(verl.utils.validate_config is validate_config, validate_config.__module__)"
+    assert python(code).stdout.splitlines()[-1] == "True verl.utils.config"
+
+
+def test_a_check_that_cannot_be_loaded_leaves_verl_alone():
+    code = "import sys\nsys.modules['verl_ext.configuration.estimators'] = None\n"
+    code += "from verl.utils.config import validate_config\ntry:\n    validate_config({}, False, False)\n"
+    code += "except AttributeError as error:\n    print(error)"
+    done = python(code)
+    assert "trainer" in done.stdout.splitlines()[-1]
+    assert "verl-ext could not register its check of the estimator" in done.stderr
+
+
 def test_failed_trainers_are_an_error_in_the_log_and_leave_verl_alone():
     done = python(
         "import sys\nsys.modules['verl_ext.trainer.trainers'] = None\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.configuration.section import Perception
 from verl_ext.errors import ConfigurationError
@@ -37,19 +37,33 @@ def nothing_measured(name: str, signals: Sequence[str] = ()) -> ConfigurationErr
     return ConfigurationError(key=ESTIMATOR, value=name, remedy=remedy)
 
 
-def refuse_unmeasured(config: DictConfig) -> None:
-    """Refuse a registered estimator in a configuration of verl's that has no `perception` section.
-
-    Raises:
-        ConfigurationError: says what to add.
-    """
-    name = config.algorithm.adv_estimator
-    if name in REGISTERED and "perception" not in config:
-        raise nothing_measured(name)
+def estimator_of(config: DictConfig, methods: Sequence[Method]) -> str:
+    """What verl is to compute with: what the configuration says where that is so, else what says which methods act."""
+    names, given = weighting(methods), config.algorithm.adv_estimator
+    if given == OF_ANY_METHODS or names == [given]:
+        return str(given)
+    return names[0] if len(names) == 1 and names[0] in OF_ONE_METHOD else OF_ANY_METHODS
 
 
-def check_estimator(config: DictConfig, perception: Perception) -> None:
-    """Require what verl is told to compute with to be ours, and the base to be one of verl's others.
+def weights_gae(config: DictConfig) -> bool:
+    """Whether the base estimator needs a critic, for which verl looks at `algorithm.adv_estimator` alone."""
+    return bool(OmegaConf.select(config, "perception.base_estimator") == "gae" and config.critic.enable is None)
+
+
+def unmeasured(config: DictConfig) -> ConfigurationError | None:
+    """What is wrong with a registered estimator in a configuration of verl's that has no `perception` section."""
+    name = OmegaConf.select(config, ESTIMATOR, throw_on_missing=False)
+    return nothing_measured(name) if name in REGISTERED and "perception" not in config else None
+
+
+def check_estimator(config: DictConfig, perception: Perception, *, given: bool = False) -> None:
+    """Require the base to be one of verl's, and what verl is told to compute with to be ours, or the base.
+
+    Args:
+        config: verl's.
+        perception: its section.
+        given: whether the estimator is the user's choice, which must then be one that acts; a group's may name a method
+            that a later override has taken out.
 
     Raises:
         ConfigurationError: names the key that does not fit.
@@ -60,8 +74,7 @@ def check_estimator(config: DictConfig, perception: Perception) -> None:
         remedy = f"write one of verl's: {', '.join(known)}"
         raise ConfigurationError(key="perception.base_estimator", value=base, remedy=remedy)
     usable = [*(name for name in acting if name in OF_ONE_METHOD), OF_ANY_METHODS]
-    # Of a composition the group may name a method that a later override has taken out; the trainer names it anew.
-    if config.algorithm.adv_estimator not in (usable if len(acting) < 2 else REGISTERED):
+    if config.algorithm.adv_estimator not in (*(usable if given else REGISTERED), base):
         remedy = (
             f"write {' or '.join(usable)}, or leave this key alone; whose advantages are weighted is chosen by "
             f"perception.base_estimator (now {base})"
@@ -75,7 +88,8 @@ def check_verls_estimator(config: DictConfig) -> None:
     Raises:
         ConfigurationError: says what to add or to write.
     """
-    refuse_unmeasured(config)
+    if error := unmeasured(config):
+        raise error
     name = config.algorithm.adv_estimator
     if name not in _known():
         remedy = f"verl knows no such estimator; write one of {', '.join(sorted(_known() - set(REGISTERED)))}"

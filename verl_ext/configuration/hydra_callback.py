@@ -10,11 +10,14 @@ import traceback
 from typing import Any
 
 import ray
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from verl_ext.configuration.estimators import ESTIMATOR, check_estimator
+from verl_ext.configuration.section import parse
 from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
 from verl_ext.supervision.checkpoints import resumed_from
@@ -37,6 +40,8 @@ class ValidatePerception(Callback):
         """
         try:
             validate(config)
+            if ESTIMATOR in {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}:
+                check_estimator(config, parse(config.perception), given=True)
             check_inputs(config)
             checkpoint = resumed_from(config)
             kept = keep_metrics(config) if checkpoint else None

@@ -8,6 +8,7 @@ hold an empty ``images`` list, which verl treats as a text-only prompt.
 
 import io
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,14 +17,23 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from verl_ext.data.easy_vqa_card import DATA_SOURCE, INSTRUCTION, data_card
 from verl_ext.data.easy_vqa_images import describe_images
 from verl_ext.data.easy_vqa_source import ANSWER_TYPES, EasyVqa, Question, all_questions, package_root, read_images
+from verl_ext.data.markdown import markdown_table
 from verl_ext.data.parquet import EXTRA_INFO, RowFile, row_schema
 from verl_ext.data.progress import progress_bar
 from verl_ext.data.row_check import PLACEHOLDER
-from verl_ext.data.rows import Row, build_row, without_images
+from verl_ext.data.rows import BLIND_SUFFIX, Row, build_row, without_images
 from verl_ext.errors import DataError
+
+DATA_SOURCE = "easy_vqa"
+
+BLIND_DATA_SOURCE = DATA_SOURCE + BLIND_SUFFIX
+
+INSTRUCTION = r"Think first, then put the answer in \boxed{}."
+
+_CARD = Path(__file__).with_name("easy_vqa_card.md")
+_CARD_TYPES = ("yes_no", "color", "shape")
 
 
 def write_easy_vqa(
@@ -161,3 +171,25 @@ def _write_files(target: Path, files: Mapping[str, Sequence[Row]]) -> None:
                 file.write(row)
                 bar.update()
             file.finish()
+
+
+def data_card(files: dict[str, list[Row]], rl_fraction: float, blind_fraction: float, questions: str, seed: int) -> str:
+    header = ("file", "rows", "with image", "images", "yes/no", "colour", "shape")
+    table = markdown_table(header, [_card_line(name, rows) for name, rows in files.items()])
+    return _CARD.read_text(encoding="utf-8").format(
+        rl_fraction=rl_fraction,
+        blind_fraction=blind_fraction,
+        questions=questions,
+        seed=seed,
+        table=table,
+        blind_source=BLIND_DATA_SOURCE,
+        placeholder=PLACEHOLDER,
+        instruction=INSTRUCTION,
+    )
+
+
+def _card_line(name: str, rows: list[Row]) -> tuple[Any, ...]:
+    types = Counter(row["extra_info"]["answer_type"] for row in rows)
+    with_image = [row for row in rows if row["images"]]
+    images = {(row["extra_info"]["split"], row["extra_info"]["image_id"]) for row in with_image}
+    return (f"`{name}.parquet`", len(rows), len(with_image), len(images), *(types[t] for t in _CARD_TYPES))

@@ -16,15 +16,7 @@ from verl_ext.doctor.checks import Check, failure, ok, one_line
 from verl_ext.doctor.subject import Subject
 from verl_ext.passes.signals_by_pass import plan
 
-VERLS_REFUSALS = (
-    AssertionError,
-    ValueError,
-    TypeError,
-    ImportError,
-    HydraException,
-    OmegaConfBaseException,
-    SystemExit,
-)
+REFUSALS = (AssertionError, ValueError, TypeError, ImportError, SystemExit, HydraException, OmegaConfBaseException)
 """What verl, or this package's check before it, raises for a configuration that does not fit."""
 
 
@@ -79,7 +71,7 @@ def _judged(name: str, check: Callable[[], object], fine: str) -> Check:
     """Whether verl accepts the configuration, in verl's words where it does not."""
     try:
         check()
-    except VERLS_REFUSALS as error:
+    except REFUSALS as error:
         # Hydra wraps what a dataclass of verl's raises.
         message = one_line(str(error.__cause__ or error)) or repr(error)
         return failure(name, message, "main_ppo would stop here; change what it names")

@@ -22,6 +22,7 @@ from verl_ext.methods.available import available_methods
 from verl_ext.methods.base import Method, RolloutSignals
 from verl_ext.methods.credit import combined, method_weights
 from verl_ext.methods.groups import group_index
+from verl_ext.methods.rows import check_rows
 from verl_ext.trainer.step_credit import StepCredit
 
 Advantages = tuple[Tensor, Tensor]
@@ -79,6 +80,7 @@ def estimator(name: str) -> Callable[..., Advantages]:
 
         Raises:
             ConfigurationError: nothing was measured and a signal is missing; names it.
+            ValueError: a shape is another one, a method is given twice, or the base estimator needs a critic.
         """
         handed = _measured.get()
         if handed is not None:
@@ -88,6 +90,8 @@ def estimator(name: str) -> Callable[..., Advantages]:
         if not chosen:
             raise nothing_measured(name)
         given = _given(name, chosen, response_mask != 0, index, has_image, progress, signals)
+        if base_estimator == "gae":
+            raise ValueError("base_estimator is 'gae', whose values are known in a run with +perception alone")
         base = _base(base_estimator, token_level_rewards, response_mask, index, config)
         return _weighted(base, combined(method_weights(chosen, given)))
 
@@ -105,22 +109,18 @@ def _base(
     """What verl computes with its estimator `name`; of several outputs of one rollout too, where keys are known."""
     # Imported late: verl's registry is read in processes that have no trainer.
     from verl import DataProto
+    from verl.trainer.config import AlgoConfig
     from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-    tensors = {"token_level_rewards": rewards, "response_mask": response_mask}
+    mask = response_mask.long() if response_mask.dtype == torch.bool else response_mask
+    tensors = {"token_level_rewards": rewards, "response_mask": mask}
     if handed is not None and handed.values is not None:
         tensors["values"] = handed.values
     data = DataProto.from_dict(tensors, non_tensors={"uid": np.asarray(index)})
-    options = {} if config is None else config
-    settings = {
-        "adv_estimator": name,
-        "gamma": options.get("gamma", 1.0),
-        "lam": options.get("lam", 1.0),
-        "norm_adv_by_std_in_grpo": options.get("norm_adv_by_std_in_grpo", True),
-        "config": config,
-    }
+    config = AlgoConfig(**(config or {})) if config is None or isinstance(config, dict) else config
+    settings = {key: config.get(key, 1.0) for key in ("gamma", "lam", "norm_adv_by_std_in_grpo")}
     keys = [f"prompt_{row}_0" for row in range(len(rewards))] if handed is None else handed.keys
-    data = compute_advantage_for_multi_trajectories(data, batch_keys=keys, **settings)
+    data = compute_advantage_for_multi_trajectories(data, keys, name, config=config, **settings)
     return data.batch["advantages"], data.batch["returns"]
 
 
@@ -132,11 +132,15 @@ def _given(
     fields = sorted({"old_log_prob", *(signal.field for signal in wanted)}) if wanted else []
     if missing := [field for field in fields if field not in given]:
         raise nothing_measured(name, missing)
+    if len({method.name for method in methods}) < len(methods):
+        raise ValueError(f"methods holds {[method.name for method in methods]}; each may be given once")
     if unknown := sorted(set(given) - {"old_log_prob", *fields}):
         raise TypeError(f"{name} takes {', '.join(fields)} and not {', '.join(unknown)}")
+    has_image = mask.new_ones(len(mask)) if seen is None else torch.as_tensor(seen, device=mask.device) != 0
+    check_rows("has_image", has_image, len(mask))
     return RolloutSignals(
         response_mask=mask,
-        has_image=mask.new_ones(len(mask)) if seen is None else seen != 0,
+        has_image=has_image,
         group_ids=group_index(np.asarray(index).tolist(), mask),
         old_log_prob=given.get("old_log_prob", torch.zeros_like(mask, dtype=torch.float32)),
         measured={signal: given[signal.field] for signal in wanted},

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 
-from verl_ext.configuration.estimators import OF_ANY_METHODS, weighting
+from verl_ext.configuration.estimators import estimator_of, weights_gae
 from verl_ext.configuration.section import Perception, parse
 from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
@@ -70,11 +70,8 @@ class PerceptionTrainerMixin(Base):
         with open_dict(config):
             # verl's trainers read their own section by this name.
             config.trainer.v1.trainer_mode = self.base_mode
-            if len(weighting(self.perception.methods)) > 1:
-                config.algorithm.adv_estimator = OF_ANY_METHODS
-            if self.perception.options.base_estimator == "gae" and config.critic.enable is None:
-                # verl looks for gae at `algorithm.adv_estimator` alone.
-                config.critic.enable = True
+            config.algorithm.adv_estimator = estimator_of(config, self.perception.methods)
+            config.critic.enable = True if weights_gae(config) else config.critic.enable
             config.actor_rollout_ref.perception = config.perception
             # Not in the group's YAML, which would take the place of a manager that a run's own YAML names.
             loops = config.actor_rollout_ref.rollout.agent

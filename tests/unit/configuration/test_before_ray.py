@@ -16,6 +16,7 @@ CASES = {
     "trainer": ["+perception=pgpo", "trainer.v1.trainer_mode=sync"],
     "file": ["+perception=pgpo", "data.train_files=/no/such/train.parquet"],
     "estimator": ["algorithm.adv_estimator=pgpo"],
+    "other estimator": ["+perception=pgpo", "perception.methods=[tor,pgpo]", "algorithm.adv_estimator=vgpo"],
 }
 EXPECTED = {
     "key": "verl-ext: perception.pgpo.treshold=1: no such key; did you mean 'threshold'?",
@@ -23,6 +24,8 @@ EXPECTED = {
     "value": "verl-ext: perception.papo.coef=-1: write a value between 0 and 1e+06",
     "estimator": "verl-ext: algorithm.adv_estimator=pgpo: nothing has measured what it weights by; "
     "add +perception=pgpo, or call the estimator with its signals",
+    "other estimator": "verl-ext: algorithm.adv_estimator=vgpo: write tor or pgpo or perception, or leave this key "
+    "alone; whose advantages are weighted is chosen by perception.base_estimator (now grpo)",
     "file": "verl-ext: data.train_files=/no/such/train.parquet: there is no such file; correct the path "
     "(`verl-ext data --help` lists what it can prepare)",
 }

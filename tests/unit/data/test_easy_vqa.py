@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from verl_ext.cli import main
-from verl_ext.data.easy_vqa import write_easy_vqa
-from verl_ext.data.easy_vqa_card import BLIND_DATA_SOURCE, DATA_SOURCE
+from verl_ext.data.easy_vqa import BLIND_DATA_SOURCE, DATA_SOURCE, write_easy_vqa
 from verl_ext.data.easy_vqa_images import describe_images
 from verl_ext.data.easy_vqa_source import EasyVqa, Question, all_questions, package_root, read_images
 from verl_ext.errors import DataError

@@ -36,14 +36,7 @@ TOKEN_CHUNK = 512
 def measuring(
     engine: Any, plan: Plan, views: Mapping[str, AblatedView], vision_token_ids: Sequence[int]
 ) -> AbstractContextManager[None]:
-    """While open, `engine`'s forward steps also measure what `plan` assigns to the clean pass.
-
-    Args:
-        engine: one of verl's FSDP engines.
-        plan: which signals.
-        views: the ablated views by name.
-        vision_token_ids: ids of the placeholders that image features replace.
-    """
+    """While open, `engine`'s forward steps also measure what `plan` assigns to the clean pass; see `Passes.measuring`."""
 
     def wrap(own: ForwardStep) -> ForwardStep:
         step, parts = own, parts_of(engine)
