@@ -36,7 +36,7 @@ TOKEN_CHUNK = 512
 def measuring(
     engine: Any, plan: Plan, views: Mapping[str, AblatedView], vision_token_ids: Sequence[int]
 ) -> AbstractContextManager[None]:
-    """While open, `engine`'s forward steps also measure what `plan` assigns to the clean pass; see `Passes.measuring`."""
+    """While open, the forward steps also measure what `plan` assigns to the clean pass; see `Passes.measuring`."""
 
     def wrap(own: ForwardStep) -> ForwardStep:
         step, parts = own, parts_of(engine)
