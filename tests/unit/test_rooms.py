@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "commands": {"data", "report", "configuration", "doctor"},
     "config": set(),
     "cli": set(),
-    "plugin": {"configuration"},
+    "plugin": set(),
 }
 FRAMEWORKS = {
     "signals": {"torch"},

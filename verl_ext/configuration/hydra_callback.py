@@ -40,7 +40,8 @@ class ValidatePerception(Callback):
         """
         try:
             validate(config)
-            if ESTIMATOR in {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}:
+            given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+            if ESTIMATOR in {override.partition("=")[0].lstrip("+") for override in given}:
                 check_estimator(config, parse(config.perception), given=True)
             check_inputs(config)
             checkpoint = resumed_from(config)
