@@ -27,6 +27,7 @@ CORE = {
     "regression/test_advantages.py",
     "regression/test_clean_pass.py",
     "regression/test_composition.py",
+    "regression/test_estimators.py",
     "regression/test_megatron_sums.py",
     "regression/test_neutral_is_vanilla.py",
     "regression/test_response_logits.py",
