@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +39,7 @@ def command(config_path: str | None, config_name: str, show: bool, overrides: tu
         config, choices = compose_with_choices(overrides, config_path, config_name)
     try:
         with progress.doing("checking"):
-            check(config)
+            check(config, overrides)
         click.echo(summary(config, choices))
         if show:
             click.echo(OmegaConf.to_yaml(config, resolve=True), nl=False)
@@ -47,7 +47,7 @@ def command(config_path: str | None, config_name: str, show: bool, overrides: tu
         raise click.ClickException(" ".join(str(error).split())) from error
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """The checks of the `perception` section, or of trainer and estimator without one, and verl's own.
 
     Raises:
@@ -62,7 +62,10 @@ def check(config: DictConfig) -> None:
     if OmegaConf.is_missing(config.actor_rollout_ref.rollout, "name"):
         key = "actor_rollout_ref.rollout.name"
         raise ConfigurationError(key=key, value="???", remedy=f"verl has no default; write {key}=vllm")
-    (validate if "perception" in config else validate_without_method)(config)
+    if "perception" in config:
+        validate(config, overrides)
+    else:
+        validate_without_method(config)
     _check_verl(config)
 
 

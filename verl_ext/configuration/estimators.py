@@ -56,14 +56,14 @@ def unmeasured(config: DictConfig) -> ConfigurationError | None:
     return nothing_measured(name) if name in REGISTERED and "perception" not in config else None
 
 
-def check_estimator(config: DictConfig, perception: Perception, *, given: bool = False) -> None:
+def check_estimator(config: DictConfig, perception: Perception, overrides: Sequence[str] = ()) -> None:
     """Require the base to be one of verl's, and what verl is told to compute with to be ours, or the base.
 
     Args:
         config: verl's.
         perception: its section.
-        given: whether the estimator is the user's choice, which must then be one that acts; a group's may name a method
-            that a later override has taken out.
+        overrides: of the command line. An estimator among them must be one that acts; a group's may name a method that
+            a later override has taken out.
 
     Raises:
         ConfigurationError: names the key that does not fit.
@@ -73,6 +73,7 @@ def check_estimator(config: DictConfig, perception: Perception, *, given: bool =
     if base not in known:
         remedy = f"write one of verl's: {', '.join(known)}"
         raise ConfigurationError(key="perception.base_estimator", value=base, remedy=remedy)
+    given = any(override.lstrip("+").startswith(f"{ESTIMATOR}=") for override in overrides)
     usable = [*(name for name in acting if name in OF_ONE_METHOD), OF_ANY_METHODS]
     if config.algorithm.adv_estimator not in (*(usable if given else REGISTERED), base):
         remedy = (

@@ -16,8 +16,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from verl_ext.configuration.estimators import ESTIMATOR, check_estimator
-from verl_ext.configuration.section import parse
 from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
 from verl_ext.supervision.checkpoints import resumed_from
@@ -39,10 +37,7 @@ class ValidatePerception(Callback):
                 callback into a warning and goes on.
         """
         try:
-            validate(config)
-            given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-            if ESTIMATOR in {override.partition("=")[0].lstrip("+") for override in given}:
-                check_estimator(config, parse(config.perception), given=True)
+            validate(config, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
             check_inputs(config)
             checkpoint = resumed_from(config)
             kept = keep_metrics(config) if checkpoint else None

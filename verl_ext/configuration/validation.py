@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,15 +28,19 @@ MTP = "actor_rollout_ref.model.mtp.enable"
 GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
 
 
-def validate(config: DictConfig) -> None:
+def validate(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """Check a composed verl configuration that has a `perception` section.
+
+    Args:
+        config: verl's.
+        overrides: of the command line that it was composed from, where they are known.
 
     Raises:
         ConfigurationError: names the first key that does not fit, its value, and what to write instead.
     """
     perception = parse(config.perception)
     _check_trainer(config)
-    check_estimator(config, perception)
+    check_estimator(config, perception, overrides)
     _check_groups(config, perception)
     _check_rollout(config, perception)
     _check_engine(config, perception)

@@ -34,7 +34,7 @@ def perception(subject: Subject) -> Iterator[Check]:
         return
     subject.refused = True
     subject.perception = parse(subject.composed.perception)
-    validate(subject.composed)
+    validate(subject.composed, subject.overrides)
     subject.refused = False
     yield ok("perception", _summary(subject.perception))
 

@@ -7,10 +7,10 @@ while verl computes advantages; anyone else calls the function with the signals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ from verl_ext.methods.base import Method, RolloutSignals
 from verl_ext.methods.credit import combined, method_weights
 from verl_ext.methods.groups import group_index
 from verl_ext.methods.rows import check_rows
-from verl_ext.trainer.step_credit import StepCredit
+
+if TYPE_CHECKING:
+    from verl_ext.trainer.step_credit import StepCredit
 
 Advantages = tuple[Tensor, Tensor]
 """(B, T) advantages and returns."""
 Signals = dict[str, Tensor]
-
 
 _measured: ContextVar[StepCredit | None] = ContextVar("measured", default=None)
 
@@ -43,8 +44,8 @@ def handed_over(measured: StepCredit) -> Iterator[None]:
         _measured.reset(token)
 
 
-def estimator(name: str) -> Callable[..., Advantages]:
-    """The estimator that verl knows as `name`, with verl's signature."""
+def register(name: str) -> None:
+    """Register the estimator that verl then knows as `name`, with verl's signature."""
 
     def estimate(
         token_level_rewards: Tensor,
@@ -95,7 +96,7 @@ def estimator(name: str) -> Callable[..., Advantages]:
         base = _base(base_estimator, token_level_rewards, response_mask, index, config)
         return _weighted(base, combined(method_weights(chosen, given)))
 
-    return register_adv_est(name)(estimate)
+    register_adv_est(name)(estimate)
 
 
 def _weighted(base: Advantages, weights: Tensor | None) -> Advantages:
@@ -149,4 +150,4 @@ def _given(
 
 
 for _name in REGISTERED:
-    estimator(_name)
+    register(_name)

@@ -71,7 +71,8 @@ class PerceptionTrainerMixin(Base):
             # verl's trainers read their own section by this name.
             config.trainer.v1.trainer_mode = self.base_mode
             config.algorithm.adv_estimator = estimator_of(config, self.perception.methods)
-            config.critic.enable = True if weights_gae(config) else config.critic.enable
+            if weights_gae(config):
+                config.critic.enable = True
             config.actor_rollout_ref.perception = config.perception
             # Not in the group's YAML, which would take the place of a manager that a run's own YAML names.
             loops = config.actor_rollout_ref.rollout.agent

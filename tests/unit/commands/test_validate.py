@@ -75,6 +75,12 @@ def test_a_mistake_is_one_line(overrides, line):
     assert [line in printed for printed in result.stderr.splitlines() if printed.startswith("Error:")] == [True]
 
 
+def test_an_estimator_that_does_not_act_is_refused_as_main_ppo_would():
+    result = run(*PGPO, "algorithm.adv_estimator=vgpo")
+    assert result.exit_code == 1
+    assert "algorithm.adv_estimator=vgpo: write pgpo or perception, or leave this key alone" in result.stderr
+
+
 # The default estimator needs a critic, which has no model here; the mistake has to be told before that.
 @pytest.mark.parametrize(
     ("override", "line"),
