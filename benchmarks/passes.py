@@ -22,7 +22,7 @@ from common import Limit, Ratio, exit_status, print_table, rounds
 from support import workers
 
 from verl_ext.ablation.spec import KINDS
-from verl_ext.models.vision_tower import allow_image_free_batches
+from verl_ext.models.vision_tower import fit_vision_tower
 
 VANILLA = "vanilla verl"
 LOGITS = {False: "all", True: "response"}
@@ -35,7 +35,7 @@ def ablated_passes(actors: Actors, kinds: list[str]) -> dict[str, Pass]:
     """By name: vanilla verl's clean pass, ours, and the pass over each ablated view."""
     vanilla = actors.build("vanilla", "algorithm.adv_estimator=grpo")
     # Without it verl cannot run a micro-batch that has no image.
-    allow_image_free_batches(vanilla.actor.engine.module)
+    fit_vision_tower(vanilla.actor.engine.module)
     passes = {VANILLA: actors.clean(vanilla)}
     for short, logits in LOGITS.items():
         for kind in kinds:

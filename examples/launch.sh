@@ -18,6 +18,8 @@ SEED=${SEED:-1}
 TEMPERATURE=${TEMPERATURE:-1.0}
 MIN_PIXELS=${MIN_PIXELS-}
 MAX_PIXELS=${MAX_PIXELS-}
+IMAGE_PATCH_SIZE=${IMAGE_PATCH_SIZE:-}
+THINKING=${THINKING:-}
 LR_SCHEDULE=${LR_SCHEDULE:-constant}
 MAX_TOKENS=${MAX_TOKENS:-$((2 * (MAX_PROMPT + MAX_RESPONSE)))}
 GPU_MEMORY=${GPU_MEMORY:-0.6}
@@ -47,6 +49,8 @@ DATA=(
     data.filter_overlong_prompts=True
     data.truncation=error
     data.seed="$SEED"
+    ${IMAGE_PATCH_SIZE:+data.image_patch_size="$IMAGE_PATCH_SIZE"}
+    ${THINKING:++data.apply_chat_template_kwargs.enable_thinking="$THINKING"}
 )
 if [ -n "$MIN_PIXELS" ] && [ -n "$MAX_PIXELS" ]; then
     DATA+=(+data.mm_processor_kwargs.min_pixels="$MIN_PIXELS" +data.mm_processor_kwargs.max_pixels="$MAX_PIXELS")

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-# FSDP2 with packed sequences, which need flash-attention. STRATEGY=fsdp is FSDP1; SP splits each sequence over as many
-# ranks (Ulysses); OFFLOAD=1 keeps parameters and optimizer in host memory between uses; LORA is the rank of an adapter.
+# FSDP2 with packed sequences, which need flash-attention. STRATEGY=fsdp is FSDP1; REMOVE_PADDING=False pads sequences;
+# SP splits each sequence over as many ranks (Ulysses) and needs them packed; OFFLOAD=1 keeps parameters and optimizer in
+# host memory between uses; LORA is the rank of an adapter.
 
+REMOVE_PADDING=${REMOVE_PADDING:-True}
 STRATEGY=${STRATEGY:-fsdp2}
 SP=${SP:-1}
 
 use_backend() {
     MODEL+=(
-        actor_rollout_ref.model.use_remove_padding=True
+        actor_rollout_ref.model.use_remove_padding="$REMOVE_PADDING"
         actor_rollout_ref.model.enable_gradient_checkpointing=True
     )
     ACTOR+=(

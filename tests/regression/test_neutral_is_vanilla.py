@@ -36,10 +36,10 @@ def vlm():
 @pytest.fixture(scope="module")
 def vanilla():
     worker = workers.build("algorithm.adv_estimator=grpo")
-    from verl_ext.models.vision_tower import allow_image_free_batches
+    from verl_ext.models.vision_tower import fit_vision_tower
 
     # Without it verl 0.9 cannot run a micro-batch without images at all; it changes no number.
-    allow_image_free_batches(worker.actor.engine.module)
+    fit_vision_tower(worker.actor.engine.module)
     return worker
 
 

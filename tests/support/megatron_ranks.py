@@ -19,6 +19,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from support import batches, forked, megatron_model, tiny
 from verl_ext.ablation import AblationSpec, PatchFormat
+from verl_ext.models.available import family_of
 from verl_ext.models.facts import ModelFacts
 from verl_ext.passes.ablated_batch import Ablation
 from verl_ext.passes.ablated_view import AblatedView
@@ -49,7 +50,7 @@ PLAN = plan([*SIGNALS, TRUNCATED])
 SETTINGS = {"compute_loss": False, "calculate_entropy": True}
 FIXED = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
 DYNAMIC = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160}
-FACTS = ModelFacts(6, 7, PatchFormat((0.5,) * 3, (0.5,) * 3, 2, 2))
+FACTS = ModelFacts(family_of("qwen2_5_vl"), 6, 7, PatchFormat((0.5,) * 3, (0.5,) * 3, 2, 2))
 VIEWS = {
     kind: AblatedView(Ablation(AblationSpec(kind=kind), FACTS, seed=5), step=3, progress=0.4)
     for kind in ("drop_vision", "random_patch")

@@ -25,11 +25,12 @@ def server():
     return process
 
 
-def both(folder, methods, *overrides, images="all"):
+def both(folder, methods, *overrides, images="all", family=""):
     """{field: rows of both ranks, in order} of what the worker's `methods`, separated by commas, return."""
     request = {
         "methods": methods.split(","),
         "images": images,
+        "family": family,
         "overrides": [*overrides, "trainer.n_gpus_per_node=2"],
         "out": str(folder),
     }

@@ -2,7 +2,8 @@
 """Actor groups of two ranks. Run as `python -m support.two_ranks`: imports once, then forks the ranks of each request.
 
 A request is a line of JSON on standard input: "methods" (the worker's methods, or `gradients` of its loss), "images"
-("all" or "first half": the rows that have images), "overrides", and "out", a folder. Each rank computes its share of
+("all" or "first half": the rows that have images), "family" (whose rows and model; empty: the committed model's),
+"overrides", and "out", a folder. Each rank computes its share of
 the recorded rows, as verl's dispatch would hand them out, and saves every jagged field of the result there. The answer,
 a line that starts with "done", has the exit status of both; what they printed is in `out`.
 """
@@ -16,7 +17,7 @@ os.environ["VERL_PLATFORM"] = "cpu"
 
 import torch
 
-from support import batches, tiny, workers
+from support import batches, family_rows, tiny, workers
 
 WORLD = 2
 SETTINGS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
@@ -43,11 +44,10 @@ def forked(rank, port, request):
     os._exit(0)
 
 
-def compute(rank, port, methods, images, overrides, out):
+def compute(rank, port, methods, images, family, overrides, out):
     workers.rendezvous(rank, WORLD, port)
     worker = workers.build(*overrides)
-    model = tiny.model(torch.float32)
-    rows = batches.half_with_images(model) if images == "first half" else batches.rows(model)
+    rows = rows_of(family, images)
     engine = worker.actor.engine
     share, shares = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
     mine = rows[share * len(rows) // shares : (share + 1) * len(rows) // shares]
@@ -61,6 +61,14 @@ def compute(rank, port, methods, images, overrides, out):
     torch.save(saved, f"{out}/rank{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def rows_of(family, images):
+    if family:
+        found = family_rows.rows(family, family_rows.load(family))
+        return family_rows.half_with_images(found) if images == "first half" else found
+    model = tiny.model(torch.float32)
+    return batches.half_with_images(model) if images == "first half" else batches.rows(model)
 
 
 def results(worker, method, rows):

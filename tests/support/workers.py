@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's actor worker in this very process, on gloo, without Ray."""
 
+import inspect
 import os
 import socket
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 
 import torch
 from omegaconf import open_dict
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+from transformers.integrations import flash_attention
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
@@ -118,10 +121,28 @@ def process_group():
 @contextmanager
 def transformers_restored():
     """Undo, on leaving, what verl replaces in transformers' classes for the whole process."""
-    names = ("Qwen2_5_VLModel", "Qwen2_5_VLAttention", "Qwen2_5_VLForConditionalGeneration")
-    before = {getattr(modeling_qwen2_5_vl, name): getattr(modeling_qwen2_5_vl, name).forward for name in names}
+    _originals()
     try:
         yield
     finally:
-        for cls, forward in before.items():
-            cls.forward = forward
+        restore_transformers()
+
+
+def restore_transformers():
+    """transformers' own functions, as they were when this was first asked for."""
+    for owner, name, value in _originals():
+        if vars(owner)[name] is not value:
+            setattr(owner, name, value)
+
+
+@cache
+def _originals():
+    """(owner, name, function) of all that verl may replace."""
+    owners = [flash_attention, *(cls for module in _modelling() for cls in vars(module).values() if inspect.isclass(cls))]
+    return [(owner, name, value) for owner in owners for name, value in vars(owner).items() if callable(value)]
+
+
+def _modelling():
+    """transformers' modules of the families that verl replaces parts of."""
+    families = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v")
+    return [import_module(f"transformers.models.{name}.modeling_{name}") for name in families]

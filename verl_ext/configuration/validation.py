@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.configuration.estimators import check_estimator, check_verls_estimator
+from verl_ext.configuration.model import check_model
 from verl_ext.configuration.section import Perception, parse
 from verl_ext.errors import ConfigurationError
 from verl_ext.signals.request import Similarity, needs_logits, view_of
@@ -42,6 +43,7 @@ def validate(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     _check_trainer(config)
     check_estimator(config, perception, overrides)
     _check_groups(config, perception)
+    check_model(config, perception.options.unverified_model)
     _check_rollout(config, perception)
     _check_engine(config, perception)
 

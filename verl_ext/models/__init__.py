@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between model families: image tokens, patch rows, vision tower, decoder and head, under any wrapper."""
+"""What differs between model families, one file each in `families`, and the parts of a model that it tells where to find."""

@@ -10,24 +10,29 @@ from typing import Any
 import torch
 
 from verl_ext.errors import ConfigurationError
+from verl_ext.models.available import family_of
+from verl_ext.models.family import Family
 
-DECODER_NAME = "language_model"
-HEAD_NAME = "lm_head"
+
+def family(model: Any) -> Family:
+    """The family of an engine's model."""
+    return family_of(model.config.model_type)
 
 
 def decoder(model: torch.nn.Module) -> Any:
     """The text decoder, which has `layers` and a final `norm`.
 
     Raises:
-        ConfigurationError: the model has none under the name that models of the Qwen-VL family give it.
+        ConfigurationError: the model has none under the name that its family gives it.
     """
-    module = named_part(model, DECODER_NAME)
+    name = family(model).decoder
+    module = named_part(model, name)
     if module is None or not hasattr(module, "layers") or not hasattr(module, "norm"):
         raise ConfigurationError(
             key="actor_rollout_ref.model.path",
             value=type(model).__name__,
-            remedy="visual similarity is read from the layers of `language_model`, as Qwen2.5-VL has; choose such a "
-            "model, or a method that compares views",
+            remedy=f"visual similarity is read from the layers of `{name}`, which it does not have; choose a method that "
+            "compares views",
         )
     return module
 
@@ -38,7 +43,7 @@ def head(model: torch.nn.Module) -> torch.nn.Linear:
     Raises:
         ConfigurationError: the model has none, or it is not a plain linear layer (an adapter wraps it).
     """
-    module = named_part(model, HEAD_NAME)
+    module = head_part(model)
     if not isinstance(module, torch.nn.Linear):
         raise ConfigurationError(
             key="actor_rollout_ref.model",
@@ -47,6 +52,17 @@ def head(model: torch.nn.Module) -> torch.nn.Linear:
             "exclude it from LoRA, or write divergence=k3",
         )
     return module
+
+
+def head_part(model: torch.nn.Module) -> torch.nn.Module | None:
+    """What makes logits of hidden states, wrapped or not; None if there is nothing of the name that the family gives."""
+    return named_part(model, family(model).head)
+
+
+def logit_cap(model: Any) -> float | None:
+    """What the model caps its logits by, behind the head: `cap * tanh(logits / cap)`; None if it does not."""
+    cap = getattr(model.config.get_text_config(), family(model).logit_cap, None)
+    return None if cap is None else float(cap)
 
 
 def named_part(model: torch.nn.Module, name: str) -> torch.nn.Module | None:

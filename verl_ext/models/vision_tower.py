@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision tower of an engine's model: skipped in a blind pass, and usable in micro-batches without images."""
+"""The vision tower of an engine's model: skipped in a blind pass, and fitted to what verl expects of it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,34 @@ from typing import Any
 
 import torch
 
-from verl_ext.models.language_model import named_part
+from verl_ext.models.language_model import family, named_part
+from verl_ext.models.position_table import let_table_be_read
+from verl_ext.models.ranks_in_step import run_tower_without_images
 
-TOWER_NAME = "visual"
+
+class NothingSeen:
+    """What a tower returns in a pass without images: verl's forwards add 0 times its mean, and read nothing else."""
+
+    def __init__(self, zero: torch.Tensor) -> None:
+        self.pooler_output = zero
+        self.deepstack_features = None
+
+    def mean(self) -> torch.Tensor:
+        """Zero."""
+        return self.pooler_output.mean()
 
 
 def vision_tower(model: torch.nn.Module) -> torch.nn.Module | None:
-    """The module called `visual`, whatever FSDP or LoRA wraps around it; None if the model has none."""
-    return named_part(model, TOWER_NAME)
+    """The tower, whatever FSDP or LoRA wraps around it; None if the model has none."""
+    return named_part(model, family(model).tower.name)
 
 
 @contextmanager
 def skip_vision_tower(model: torch.nn.Module) -> Iterator[None]:
     """While open, the tower returns a zero instead of running.
 
-    verl's Qwen-VL forward runs the tower on a dummy image when a micro-batch has none, and adds 0 times its mean, so
-    that ranks with and without images stay in step. In a blind pass no rank has images and none needs that.
+    verl's forwards run the tower on a dummy image when a micro-batch has none, and add 0 times its mean, so that ranks
+    with and without images stay in step. In a blind pass no rank has images and none needs that.
     """
     tower = vision_tower(model)
     if tower is None:
@@ -40,20 +52,31 @@ def skip_vision_tower(model: torch.nn.Module) -> Iterator[None]:
             tower.forward = own_forward
 
 
-def allow_image_free_batches(model: torch.nn.Module) -> None:
-    """Let verl's dummy image work with transformers 5, whose towers return a structure that has no `mean`.
+def fit_vision_tower(model: torch.nn.Module) -> None:
+    """Let verl's forward and FSDP work with the tower, in micro-batches with and without images.
 
-    verl 0.9 calls `tower(dummy).mean()`; without this every micro-batch without images (text rows, padding rows) fails.
+    Done once, when the engine has built its model; what is needed is in :class:`verl_ext.models.family.Tower`.
     """
-    tower = vision_tower(model)
-    if tower is not None:
-        tower.register_forward_hook(_give_mean)
+    known, tower = family(model).tower, vision_tower(model)
+    if tower is None:
+        return
+    tower.register_forward_hook(_features_alone if known.returns_features else _give_mean)
+    if known.position_table:
+        let_table_be_read(tower, known.position_table)
+    if not known.runs_on_dummy:
+        run_tower_without_images(model, tower)
 
 
-def _nothing_seen(pixel_values: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
-    return pixel_values.new_zeros(1)
+def _nothing_seen(pixel_values: torch.Tensor, *_args: Any, **_kwargs: Any) -> NothingSeen:
+    return NothingSeen(pixel_values.new_zeros(1))
+
+
+def _features_alone(_tower: torch.nn.Module, _args: Any, output: Any) -> Any:
+    """transformers 5 returns a structure where verl 0.9 reads a tensor."""
+    return getattr(output, "pooler_output", output)
 
 
 def _give_mean(_tower: torch.nn.Module, _args: Any, output: Any) -> None:
+    """verl 0.9 takes the mean of what transformers 5 returns as a structure."""
     if not hasattr(output, "mean"):
         output.mean = output.pooler_output.mean

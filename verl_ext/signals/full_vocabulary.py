@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from verl_ext.signals.distributions import LogitsOf, ViewComparison, compared, slices
+from verl_ext.signals.logit_cap import capped
 from verl_ext.signals.temperature import temperature_column
 
 VOCABULARY_CHUNK = 8192
@@ -24,6 +25,7 @@ def view_divergences(
     bias: Tensor | None = None,
     *,
     temperature: float | Tensor = 1.0,
+    logit_cap: float | None = None,
     chunk_size: int = VOCABULARY_CHUNK,
     token_chunk: int = TOKEN_CHUNK,
 ) -> ViewComparison:
@@ -39,6 +41,7 @@ def view_divergences(
         weight: (V, D) of the same dtype.
         bias: (V,) of the same dtype, or None; -inf for impossible tokens.
         temperature: > 0; what logits are divided by, one number or an (N,) tensor.
+        logit_cap: > 0; what the model caps logits by before that, as :func:`capped` does; None if it does not.
         chunk_size: vocabulary entries at a time.
         token_chunk: tokens at a time; about ten (token_chunk, chunk_size) tensors are the extra memory.
 
@@ -57,7 +60,7 @@ def view_divergences(
     def logits_of(hidden: Tensor, tokens: slice) -> LogitsOf:
         def logits(part: slice) -> Tensor:
             product = linear(hidden[tokens], weight[part], None if bias is None else bias[part])
-            return product.to(dtype) / divisor[tokens]
+            return capped(product, logit_cap).to(dtype) / divisor[tokens]
 
         return logits
 

@@ -25,6 +25,7 @@ from verl_ext.passes.row_inputs import Inputs, row_inputs, set_row_inputs
 from verl_ext.passes.signals_by_pass import log_prob_fields, plan
 from verl_ext.vocabulary import HAS_IMAGE, KEEP_IMAGES, PROGRESS, STEP
 from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
+from verl_ext.worker.admission import admit_model
 from verl_ext.worker.loss import loss_with_terms
 from verl_ext.worker.position_ids import repair_position_ids
 
@@ -42,9 +43,14 @@ class PerceptionWorkerMixin(Base):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[attr-defined]
     def init_model(self) -> None:
-        """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model."""
-        super().init_model()
+        """Build verl's models, then wrap the actor's loss and learn what ablations need to know of the model.
+
+        Raises:
+            ConfigurationError: the model is not one that methods run on.
+        """
         perception: Perception = parse(self.config.perception)
+        admit_model(self.config, perception.options.unverified_model)
+        super().init_model()
         self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):
             engine: Any = worker.engine

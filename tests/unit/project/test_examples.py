@@ -116,7 +116,8 @@ OWN = {
     "papo_trainer/run_qwen2_5_vl_7b": {"perception.papo.entropy_coef": 0.05},
     "papo_trainer/run_qwen2_5_vl_32b": {"perception.papo.entropy_coef": 0.05},
     "vppo_trainer/run_qwen2_5_vl_7b": {"perception.vppo.entropy_coef": 0.06},
-    "vppo_trainer/run_qwen3_vl_8b": {
+    "papo_trainer/run_qwen3_vl_": {"perception.papo.coef": 0.01, "perception.papo.entropy_coef": 0.0},
+    "vppo_trainer/run_qwen3_vl_": {
         "perception.vppo.entropy_coef": 0.12,
         "data.max_response_length": 8192,
         "trainer.total_training_steps": 130,
@@ -124,11 +125,22 @@ OWN = {
 }
 """What single scripts set differently, by the beginning of their path."""
 
+PACKED, PATCH = "actor_rollout_ref.model.use_remove_padding", "data.image_patch_size"
+THINKING = "data.apply_chat_template_kwargs"
+FAMILIES = {
+    "qwen2_5_vl": {},
+    "qwen3_vl": {PATCH: 16, THINKING: {}, REWARD: 0, PACKED: True},
+    "qwen3_5": {PATCH: 16, THINKING: {"enable_thinking": False}, REWARD: 0, PACKED: False},
+}
+"""What all scripts of a family of models set, whatever the method."""
+
 CHECKPOINTS = {
-    "3b": "Qwen/Qwen2.5-VL-3B-Instruct",
-    "7b": "Qwen/Qwen2.5-VL-7B-Instruct",
-    "32b": "Qwen/Qwen2.5-VL-32B-Instruct",
-    "8b": "Qwen/Qwen3-VL-8B-Instruct",
+    "qwen2_5_vl_3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2_5_vl_7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "qwen2_5_vl_32b": "Qwen/Qwen2.5-VL-32B-Instruct",
+    "qwen3_vl_4b": "Qwen/Qwen3-VL-4B-Instruct",
+    "qwen3_vl_8b": "Qwen/Qwen3-VL-8B-Instruct",
+    "qwen3_5_9b": "Qwen/Qwen3.5-9B",
 }
 
 
@@ -165,13 +177,10 @@ def values(config, keys):
 
 
 def test_every_method_model_and_backend_has_a_script():
-    wanted = {
-        f"examples/{method}_trainer/run_qwen2_5_vl_{size}_{backend}.sh"
-        for method in PAPERS
-        for size in ("3b", "7b", "32b")
-        for backend in ("fsdp", "megatron")
-    }
-    assert wanted <= {name(script) for script in SCRIPTS}
+    on_both = {f"qwen2_5_vl_{size}_{backend}" for size in ("3b", "7b", "32b") for backend in ("fsdp", "megatron")}
+    runs = on_both | {"qwen3_vl_4b_fsdp", "qwen3_vl_8b_fsdp"}
+    wanted = {f"examples/{method}_trainer/run_{run}.sh" for method in PAPERS for run in runs}
+    assert {name(script) for script in SCRIPTS} == wanted | {"examples/pgpo_trainer/run_qwen3_5_9b_fsdp.sh"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name)
@@ -181,9 +190,10 @@ def test_every_script_is_accepted_and_follows_its_paper(script):
     expected = dict(PAPERS[method_of(script)])
     for beginning, own in OWN.items():
         expected.update(own if name(script).startswith(f"examples/{beginning}") else {})
+    model, backend = script.stem.removeprefix("run_").rsplit("_", 1)
+    expected.update(FAMILIES[model.rsplit("_", 1)[0]])
     assert values(config, expected) == expected
-    size, backend = script.stem.rsplit("_", 2)[1:]
-    assert config.actor_rollout_ref.model.path == CHECKPOINTS[size]
+    assert config.actor_rollout_ref.model.path == CHECKPOINTS[model]
     assert config.actor_rollout_ref.actor.strategy == {"fsdp": "fsdp2"}.get(backend, backend)
 
 
@@ -221,6 +231,8 @@ def test_the_readme_lists_the_variables():
 
 SEVEN_B = ROOT / "examples/pgpo_trainer/run_qwen2_5_vl_7b_fsdp.sh"
 MEGATRON = ROOT / "examples/pgpo_trainer/run_qwen2_5_vl_7b_megatron.sh"
+QWEN3_VL = ROOT / "examples/papo_trainer/run_qwen3_vl_8b_fsdp.sh"
+QWEN3_5 = ROOT / "examples/pgpo_trainer/run_qwen3_5_9b_fsdp.sh"
 
 
 TOGGLES = {
@@ -270,6 +282,29 @@ def test_without_a_method_it_is_the_baseline():
     assert config.trainer.v1.trainer_mode == "sync"
     expected = {**VIRL39K, **DAPO}
     assert values(config, expected) == expected
+
+
+def test_a_baseline_keeps_the_patch_size_of_its_model():
+    config = compose(arguments(QWEN3_VL, PERCEPTION=""))
+    assert "perception" not in config
+    assert config.data.image_patch_size == 16
+
+
+def test_the_coefficient_of_qwen3_vl_is_of_one_variant_and_gives_way_to_arguments():
+    assert compose(arguments(QWEN3_VL, PERCEPTION="papo_g_7b")).perception.papo.coef == 0.02
+    assert compose(arguments(QWEN3_VL, "perception.papo.coef=0.03")).perception.papo.coef == 0.03
+
+
+def test_qwen3_5_packs_and_thinks_when_it_is_told_to():
+    config = compose(arguments(QWEN3_5, REMOVE_PADDING="True", THINKING="True"))
+    expected = {PACKED: True, THINKING: {"enable_thinking": True}}
+    assert values(config, expected) == expected
+
+
+def test_qwen3_5_may_pad_a_whole_prompt_and_response():
+    config = composed(QWEN3_5)
+    assert config.actor_rollout_ref.actor.use_dynamic_bsz
+    assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu == 4096 + 2048
 
 
 def test_arguments_come_last():

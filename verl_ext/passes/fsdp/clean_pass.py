@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from verl_ext.models.hidden_states import hidden_states_to
-from verl_ext.models.language_model import head, hooks
+from verl_ext.models.language_model import head, hooks, logit_cap
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import ForwardStep, forward_step_replaced
 from verl_ext.passes.fsdp.paired_views import with_views
@@ -27,6 +27,7 @@ from verl_ext.passes.token_layout import as_response_field, predictors, temperat
 from verl_ext.signals.entropy import truncated_entropy
 from verl_ext.signals.layer_similarity import SimilarityAccumulator
 from verl_ext.signals.layout import TokenLayout
+from verl_ext.signals.logit_cap import capped
 from verl_ext.signals.request import Entropy, Similarity
 
 TOKEN_CHUNK = 512
@@ -95,7 +96,7 @@ def with_truncated_entropy(
     """
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        where = predictors(micro_batch)
+        where, cap = predictors(micro_batch), logit_cap(model)
         found: list[tuple[Tensor, Tensor]] = []
         lengths: list[int] = []
 
@@ -107,7 +108,7 @@ def with_truncated_entropy(
             kept, rows = parts.own(where, lengths[-1])
             rows = torch.arange(len(kept), device=flat.device) if response_only else rows
             values = [
-                truncated_entropy(flat[part], signal.top_p, temperature=temperature(micro_batch))
+                truncated_entropy(capped(flat[part], cap), signal.top_p, temperature=temperature(micro_batch))
                 for part in rows.split(TOKEN_CHUNK)
             ]
             found.append((torch.cat(values), kept))

@@ -15,6 +15,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.models.hidden_states import head_inputs_to
+from verl_ext.models.language_model import logit_cap
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import ForwardStep
 from verl_ext.passes.own_positions import Parts, put_together
@@ -74,12 +75,17 @@ def _compared_with(
 ) -> Iterator[list[ViewComparison]]:
     """While open, a run of `ablated_batch` appends its comparison with the clean states (N, D) to the list."""
     compared: list[ViewComparison] = []
-    where = predictors(ablated_batch)
+    where, cap = predictors(ablated_batch), logit_cap(model)
 
     def compare(lm_head: torch.nn.Linear, states: Tensor) -> None:
         kept, rows = parts.own(where, len(states))
         found = view_divergences(
-            clean[kept], states[rows], lm_head.weight, lm_head.bias, temperature=temperature(ablated_batch)
+            clean[kept],
+            states[rows],
+            lm_head.weight,
+            lm_head.bias,
+            temperature=temperature(ablated_batch),
+            logit_cap=cap,
         )
         whole = {
             field.name: put_together(parts, getattr(found, field.name), kept, len(where)) for field in fields(found)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from verl_ext.models.vision_tower import allow_image_free_batches
+from verl_ext.models.vision_tower import fit_vision_tower
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import forward_step_replaced
 from verl_ext.passes.fsdp.clean_pass import measuring
@@ -18,8 +18,8 @@ __all__ = ["measuring", "prepare", "running"]
 
 
 def prepare(engine: Any, response_only_logits: bool | None, plan: Plan) -> None:
-    """Let micro-batches without images run, and shorten the head's input where wanted and possible."""
-    allow_image_free_batches(engine.module)
+    """Fit the vision tower to verl and FSDP, and shorten the head's input where wanted and possible."""
+    fit_vision_tower(engine.module)
     response_only = can_choose_logits(engine) if response_only_logits is None else response_only_logits
     if response_only or plan.paired:
         choose_logits(engine, response_only)

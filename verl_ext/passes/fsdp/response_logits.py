@@ -17,7 +17,7 @@ from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 
 from verl_ext.errors import ConfigurationError
-from verl_ext.models.language_model import HEAD_NAME, hooks, named_part
+from verl_ext.models.language_model import family, head_part, hooks
 from verl_ext.passes.equal_lists import EqualLists
 from verl_ext.passes.forward_step import ForwardStep
 from verl_ext.passes.own_positions import Parts, parts_of
@@ -27,7 +27,7 @@ from verl_ext.vocabulary import NO_LOGITS
 
 def can_choose_logits(engine: Any) -> bool:
     """Whether `engine` makes its logits by a head that :func:`choose_logits` can reach."""
-    return not engine.model_config.use_fused_kernels and named_part(engine.module, HEAD_NAME) is not None
+    return not engine.model_config.use_fused_kernels and head_part(engine.module) is not None
 
 
 def gives_response_logits(engine: Any) -> bool:
@@ -51,12 +51,12 @@ def choose_logits(engine: Any, response_only: bool) -> None:
 
 
 def _with_short_head_input(step: ForwardStep, model: torch.nn.Module, parts: Parts, response_only: bool) -> ForwardStep:
-    head = named_part(model, HEAD_NAME)
+    head = head_part(model)
     if head is None:
         raise ConfigurationError(
             key="actor_rollout_ref.model.path",
             value=type(model).__name__,
-            remedy=f"it has no `{HEAD_NAME}` whose input could be shortened; write "
+            remedy=f"it has no `{family(model).head}` whose input could be shortened; write "
             "perception.response_only_logits=False and divergence=k3",
         )
 

@@ -19,7 +19,8 @@ def register() -> None:
     vllm_distribution.install()
     wrapt.register_post_import_hook(process_group.patch, "verl.utils.distributed")
     wrapt.register_post_import_hook(_patch_exchange, "verl.utils.ulysses")
-    wrapt.register_post_import_hook(_patch_attention, "verl.models.transformers.qwen2_vl")
+    for model in ("qwen2_vl", "glm4v"):
+        wrapt.register_post_import_hook(_patch_attention, f"verl.models.transformers.{model}")
     wrapt.register_post_import_hook(polling.patch, "verl.trainer.ppo.v1.replay_buffer")
     wrapt.register_post_import_hook(weight_socket.patch_sender, f"{VLLM_ROLLOUT}.vllm_rollout")
     wrapt.register_post_import_hook(weight_socket.patch_receiver, f"{VLLM_ROLLOUT}.utils")

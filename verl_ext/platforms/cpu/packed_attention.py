@@ -20,7 +20,7 @@ from verl_ext.platforms.cpu.patching import replace_symbol
 
 
 def patch(module: ModuleType) -> None:
-    """Replace `verl.models.transformers.qwen2_vl._custom_flash_attention_forward` (verl 0.9)."""
+    """Replace `_custom_flash_attention_forward` of `verl.models.transformers.qwen2_vl` or `.glm4v` (verl 0.9)."""
     replace_symbol(
         module,
         "_custom_flash_attention_forward",

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is a model one that perception methods were verified on? Asked before Ray starts, and again in the worker."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from verl_ext.errors import ConfigurationError
+from verl_ext.logs import get_logger
+from verl_ext.models.available import available_families, family_of
+from verl_ext.models.families.refused import REFUSED
+from verl_ext.models.family import Family
+from verl_ext.models.model_files import ModelFiles
+
+PATH = "actor_rollout_ref.model.path"
+PADDING = "actor_rollout_ref.model.use_remove_padding"
+PATCH_SIZE = "data.image_patch_size"
+STRATEGY = "actor_rollout_ref.actor.strategy"
+INSIST = "perception.unverified_model=True"
+
+logger = get_logger(__name__)
+
+
+def admit(model: ModelFiles, strategy: str, unverified: bool) -> Family:
+    """The family of a model, if methods may run on it.
+
+    Args:
+        model: what its folder says.
+        strategy: of verl's engine.
+        unverified: whether the user insists; warns in place of refusing.
+
+    Raises:
+        ConfigurationError: its type is unknown, has no images, or cannot be trained, by this engine or at all; names the
+            key, the type, why, and what is supported.
+    """
+    family = available_families().get(model.model_type)
+    if family is None:
+        _refuse(PATH, f"{model.path} (model_type {model.model_type})", f"{_reason(model)}; {_supported()}", unverified)
+        return family_of(model.model_type)
+    if strategy not in family.engines:
+        wanted = f"{family.name} was verified on {', '.join(family.engines)}; write one of them"
+        _refuse(STRATEGY, strategy, wanted, unverified)
+    return family
+
+
+def check_packing(family: Family, packed: bool) -> None:
+    """Refuse packed sequences that would leak into each other.
+
+    Raises:
+        ConfigurationError: the family needs a module for them that is not installed here.
+    """
+    if packed and family.packing_needs and find_spec(family.packing_needs) is None:
+        remedy = (
+            f"{family.name} has linear attention, which without flash-linear-attention carries its state from one packed "
+            "sequence into the next: log-probabilities would be wrong and nothing would show it; write False, or pip "
+            "install flash-linear-attention"
+        )
+        raise ConfigurationError(key=PADDING, value=packed, remedy=remedy)
+
+
+def check_patch_size(family: Family, model: ModelFiles, configured: int | None) -> None:
+    """Refuse a size of patches that is not the model's: prompts would be counted, and filtered, by other image tokens.
+
+    Raises:
+        ConfigurationError: names the right one.
+    """
+    own = model.patch_size(family.patch_size)
+    if configured is not None and int(configured) != own:
+        remedy = f"{family.name}'s processor has patches of {own} pixels; write {own}, or null to take the model's"
+        raise ConfigurationError(key=PATCH_SIZE, value=configured, remedy=remedy)
+
+
+def _refuse(key: str, value: str, remedy: str, unverified: bool) -> None:
+    if not unverified:
+        raise ConfigurationError(key=key, value=value, remedy=f"{remedy}; to try all the same, add {INSIST}")
+    logger.warning("%s=%s: %s; going on, since %s", key, value, remedy, INSIST)
+
+
+def _reason(model: ModelFiles) -> str:
+    if model.model_type in REFUSED:
+        return REFUSED[model.model_type]
+    if not model.has_vision:
+        return "it has no vision: without images there is nothing to take away"
+    return "perception methods were never verified on it"
+
+
+def _supported() -> str:
+    known = ", ".join(f"{family.name} ({model_type})" for model_type, family in available_families().items())
+    return f"supported are {known}"

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V, whose tower needs repairs before verl can train it.
+
+verl reads GLM-4.1V's features as a tensor, shards the table of positions that the tower reads without calling it, and
+leaves the other two to transformers, which runs no tower where a micro-batch has no image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from verl_ext.models.family import Family, Tower
+from verl_ext.models.registry import register_family
+
+TABLE = "embeddings.position_embedding"
+GLM_4_1V = Family(
+    model_type="glm4v",
+    name="GLM-4.1V",
+    tower=Tower(returns_features=True, position_table=TABLE),
+    image_tokens=(
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    ),
+    remark="its vision tower is repaired at hooks, without which verl 0.9 cannot train it",
+)
+BY_TRANSFORMERS = replace(GLM_4_1V, tower=Tower(position_table=TABLE, runs_on_dummy=False))
+
+register_family(GLM_4_1V)
+register_family(replace(BY_TRANSFORMERS, model_type="glm4v_moe", name="GLM-4.5V"))
+register_family(replace(BY_TRANSFORMERS, model_type="glm46v", name="GLM-4.6V"))

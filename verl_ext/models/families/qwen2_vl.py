@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Qwen2-VL and Qwen2.5-VL. On Megatron, verl has a bridge for the newer one alone."""
+
+from __future__ import annotations
+
+from verl_ext.models.family import FSDP, MEGATRON, Family
+from verl_ext.models.registry import register_family
+
+register_family(Family(model_type="qwen2_vl", name="Qwen2-VL"))
+register_family(Family(model_type="qwen2_5_vl", name="Qwen2.5-VL", engines=(*FSDP, MEGATRON)))
