@@ -35,6 +35,7 @@ SIGNALS = [
 ]
 LOG_PROBS = ["+perception=pgpo"]
 PACKED = "actor_rollout_ref.model.use_remove_padding=True"
+ULYSSES = "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"
 LORA = ("actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=8")
 
 
@@ -193,17 +194,16 @@ def test_every_ablation(case, packed):
         assert_same({kind: found}, {kind: case.ablated[kind]}, case.tolerance)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_images_on_one_of_two_ranks(case, packed, tmp_path):
+@pytest.mark.parametrize("more", [[], [PACKED], [PACKED, ULYSSES]], ids=["padded", "packed", "split sequences"])
+def test_images_on_one_of_two_ranks(case, more, tmp_path):
     """The ranks' collectives stay in step, in every pass and in the update."""
-    if packed and not can_pack(case):
+    if (more and not can_pack(case)) or (ULYSSES in more and not family_of(case.name).splits_sequences):
         pytest.skip("refused, see test_admission.py")
-    more = [f"actor_rollout_ref.model.path={families.path(case.name)}", *([PACKED] if packed else [])]
-    found = ranks.both(
-        tmp_path, "compute_log_prob,gradients", *SIGNALS, *more, images="first half", family=case.name
-    )
+    path = f"actor_rollout_ref.model.path={families.path(case.name)}"
+    passes = "compute_log_prob,gradients"
+    found = ranks.both(tmp_path, passes, *SIGNALS, path, *more, images="first half", family=case.name)
     rows = family_rows.half_with_images(case.rows)
-    worker = case.build(*SIGNALS, *([PACKED] if packed else []))
+    worker = case.build(*SIGNALS, *more[:1])
     wanted = measured(worker, rows)
     for name, values in wanted.items():
         own = [
@@ -220,7 +220,9 @@ def test_images_on_one_of_two_ranks(case, packed, tmp_path):
 
 def test_a_trained_adapter(case):
     """Against transformers' model with the adapter's product added to its weights."""
-    worker = case.build(*SIGNALS, *LORA)
+    targets = family_of(case.name).adapter_targets
+    limited = [f"actor_rollout_ref.model.target_modules=[{','.join(targets)}]"] if targets else []
+    worker = case.build(*SIGNALS, *LORA, *limited)
     generator = torch.Generator().manual_seed(0)
     parameters = dict(worker.actor.engine.module.named_parameters())
     for name, parameter in parameters.items():

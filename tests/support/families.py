@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, Qwen2Tokenizer
 
 from support.tiny import MODEL
@@ -30,6 +31,8 @@ GLM_TOKENS = {
     "video_start_token_id": "<|begin_of_video|>",
     "video_end_token_id": "<|end_of_video|>",
 }
+# The smallest that vLLM attends with on the CPU.
+HEAD_DIM = 32
 TEXT = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -38,7 +41,8 @@ TEXT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
-EXPERTS = {"moe_intermediate_size": 32, "num_experts": 8, "num_experts_per_tok": 2}
+# Of no expert are two sides alike, so that a weight lies one way or the other.
+EXPERTS = {"moe_intermediate_size": 48, "num_experts": 8, "num_experts_per_tok": 2}
 GLM_EXPERTS = {
     "moe_intermediate_size": 32,
     "n_routed_experts": 8,
@@ -49,7 +53,7 @@ GLM_EXPERTS = {
     "topk_group": 1,
 }
 HYBRID = {
-    "head_dim": 32,
+    "head_dim": HEAD_DIM,
     "linear_conv_kernel_dim": 4,
     "linear_key_head_dim": 16,
     "linear_value_head_dim": 16,
@@ -117,13 +121,14 @@ GLM = {
     "frames": 2,
 }
 DEEPSTACK = {**QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}
-QWEN3_TEXT = {**TEXT, "head_dim": 16, "rope_parameters": rope([4, 2, 2], mrope_interleaved=True)}
+QWEN3_TEXT = {**TEXT, "head_dim": HEAD_DIM, "rope_parameters": rope([8, 4, 4], mrope_interleaved=True)}
 QWEN3_5_TEXT = {
     **TEXT,
     **HYBRID,
-    "rope_parameters": rope([3, 3, 2], mrope_interleaved=True, partial_rotary_factor=0.5),
+    # vLLM knows no other share than this one.
+    "rope_parameters": rope([2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.25),
 }
-GLM_TEXT = {**TEXT, "rope_parameters": rope([2, 1, 1], partial_rotary_factor=0.5)}
+GLM_TEXT = {**TEXT, "head_dim": HEAD_DIM, "rope_parameters": rope([4, 2, 2], partial_rotary_factor=0.5)}
 TINY = {
     "qwen2_vl": Tiny(
         "qwen2_vl",
@@ -150,7 +155,12 @@ TINY = {
     ),
     "qwen3_vl": Tiny("qwen3_vl", "Qwen3VL", QWEN3_TEXT, DEEPSTACK, tied=True, **QWEN3),
     "qwen3_vl_moe": Tiny(
-        "qwen3_vl_moe", "Qwen3VLMoe", {**QWEN3_TEXT, **EXPERTS, "decoder_sparse_step": 1}, DEEPSTACK, **QWEN3
+        "qwen3_vl_moe",
+        "Qwen3VLMoe",
+        # transformers always does the last, and vLLM asks.
+        {**QWEN3_TEXT, **EXPERTS, "decoder_sparse_step": 1, "norm_topk_prob": True},
+        DEEPSTACK,
+        **QWEN3,
     ),
     "qwen3_5": Tiny("qwen3_5", "Qwen3_5", QWEN3_5_TEXT, QWEN3_VISION, **QWEN3),
     "qwen3_5_moe": Tiny(
@@ -171,14 +181,17 @@ TINY = {
     ),
 }
 REFUSED = {
-    "internvl": {"text_config": {"model_type": "qwen2"}},
-    "gemma3": {},
-    "gemma4": {"text_config": {"model_type": "gemma4_text", "final_logit_softcapping": 30.0}},
-    "mllama": {},
+    "internvl": {"text_config": {"model_type": "qwen2"}, "vision_config": {"patch_size": [14, 14]}},
+    "gemma3": {"vision_config": {"patch_size": 14}},
+    "gemma4": {
+        "vision_config": {"patch_size": 16},
+        "text_config": {"model_type": "gemma4_text", "final_logit_softcapping": 30.0},
+    },
+    "mllama": {"vision_config": {"patch_size": 14}},
     "qwen3_5_text": {},
     "qwen3": {},
     "llama": {},
-    "llava_onevision": {},
+    "llava_onevision": {"vision_config": {"patch_size": 14}},
 }
 """`model_type` of models that are refused, with more of their configuration."""
 
@@ -225,6 +238,8 @@ def _make(name, folder):
     _processor(tiny, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _name_the_text_model(folder, f"{tiny.classes}ForCausalLM")
+    if name == "qwen3_vl_moe":
+        _lay_experts_as_released(folder)
 
 
 def _tokenizer(tiny):
@@ -292,3 +307,13 @@ def _name_the_text_model(folder, name):
     config = json.loads(file.read_text())
     config["text_config"].setdefault("architectures", [name])
     file.write_text(json.dumps(config, indent=2))
+
+
+def _lay_experts_as_released(folder):
+    """With input features first, as vLLM expects them; transformers reads both and writes the other."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    for name in weights:
+        if ".experts." in name:
+            weights[name] = weights[name].transpose(1, 2).contiguous()
+    save_file(weights, file, metadata={"format": "pt"})

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "models": {"ablation"},
     "passes": {"signals", "ablation", "models"},
     "rewards": set(),
-    "data": {"rewards"},
+    "data": {"rewards", "models"},
     "report": {"data"},
     "supervision": {"signals", "methods", "report"},
     "configuration": {"signals", "ablation", "methods", "models", "supervision"},

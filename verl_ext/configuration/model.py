@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
-from verl_ext.models.admission import PADDING, PATCH_SIZE, PATH, STRATEGY, admit, check_packing, check_patch_size
+from verl_ext.models import admission
 from verl_ext.models.model_files import model_files
+
+DEVICE = "trainer.device"
+RANK = "actor_rollout_ref.model.lora_rank"
+FLASH_ATTENTION = "flash_attention_2"
+"""verl's choice where the configuration makes none."""
+SEQUENCE_PARALLEL_KEYS = (
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
+)
 
 
 def check_model(config: DictConfig, unverified: bool) -> None:
@@ -17,11 +28,21 @@ def check_model(config: DictConfig, unverified: bool) -> None:
         unverified: `perception.unverified_model`.
 
     Raises:
-        ConfigurationError: its type is not supported, or padding, patch size or engine do not fit it.
+        ConfigurationError: its type is not supported, or its engine, padding, patch size, adapter or sequence
+            parallelism do not fit it.
     """
-    model = model_files(str(OmegaConf.select(config, PATH)))
+    model = model_files(str(_get(config, admission.PATH)))
     if model is None:
         return
-    family = admit(model, str(OmegaConf.select(config, STRATEGY)), unverified)
-    check_packing(family, bool(OmegaConf.select(config, PADDING)))
-    check_patch_size(family, model, OmegaConf.select(config, PATCH_SIZE))
+    family = admission.admit(model, str(_get(config, admission.STRATEGY)), unverified)
+    admission.check_packing(family, bool(_get(config, admission.PADDING)))
+    admission.check_patch_size(family, model, _get(config, admission.PATCH_SIZE))
+    admission.check_adapter(family, int(_get(config, RANK) or 0), _get(config, admission.ADAPTER))
+    # The CPU platform joins parts in transformers' own attention.
+    joined = FLASH_ATTENTION if _get(config, DEVICE) == "cpu" else _get(config, admission.ATTENTION) or FLASH_ATTENTION
+    for key in SEQUENCE_PARALLEL_KEYS:
+        admission.check_split_sequences(family, int(_get(config, key) or 1), key, str(joined))
+
+
+def _get(config: DictConfig, key: str) -> Any:
+    return OmegaConf.select(config, key)

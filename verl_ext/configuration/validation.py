@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.configuration.estimators import check_estimator, check_verls_estimator
-from verl_ext.configuration.model import check_model
+from verl_ext.configuration.model import SEQUENCE_PARALLEL_KEYS, check_model
 from verl_ext.configuration.section import Perception, parse
 from verl_ext.errors import ConfigurationError
 from verl_ext.signals.request import Similarity, needs_logits, view_of
@@ -20,10 +20,6 @@ MODE = "trainer.v1.trainer_mode"
 STRATEGIES = ("fsdp", "fsdp2", "megatron")
 STRATEGY = "actor_rollout_ref.actor.strategy"
 FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
-SEQUENCE_PARALLEL_KEYS = (
-    "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
-    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
-)
 MEGATRON = "actor_rollout_ref.actor.megatron"
 MTP = "actor_rollout_ref.model.mtp.enable"
 GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")

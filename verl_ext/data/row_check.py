@@ -12,6 +12,7 @@ from PIL import Image
 
 from verl_ext.data.unreadable import UNREADABLE
 from verl_ext.errors import DataError
+from verl_ext.models.family import QWEN_IMAGE_TOKENS
 
 PLACEHOLDER = "<image>"
 SOURCES = ("bytes", "image", "image_url")
@@ -20,15 +21,20 @@ ADDRESSES = ("http://", "https://")
 """How the pictures begin that verl fetches."""
 REMOTE = (*ADDRESSES, "data:image")
 """Images that are not looked into."""
-RESERVED = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-"""Tokens of Qwen-VL that stand for images; typed in a question they would ask for features that nobody has."""
 LARGEST_RATIO = 200
 """Of the longer to the shorter side; Qwen-VL's processor refuses more."""
 IMAGES_ONLY = "perception methods work on images only so far"
 """Why a row with a video is refused."""
 
 
-def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos: Sequence[Any], *, name: str) -> None:
+def check_row(
+    messages: Sequence[dict[str, Any]],
+    images: Sequence[Any],
+    videos: Sequence[Any],
+    *,
+    name: str,
+    image_tokens: Sequence[str] = QWEN_IMAGE_TOKENS,
+) -> None:
     """Check one row.
 
     Args:
@@ -36,6 +42,8 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
         images: what verl accepts: dicts with `bytes`, `image` or `image_url`, paths, URLs, or PIL images.
         videos: must be empty; so must be video parts of structured content.
         name: how to call the row in an error.
+        image_tokens: the model's tokens that stand for images or frame them; typed in a question they would ask for
+            features that nobody has.
 
     Raises:
         DataError: the number of placeholders and images differ, an image is missing, unreadable or too narrow, a text
@@ -43,7 +51,7 @@ def check_row(messages: Sequence[dict[str, Any]], images: Sequence[Any], videos:
     """
     if videos or _has_video_part(messages):
         raise DataError(f"{name}: it has a video; {IMAGES_ONLY}")
-    _check_text(messages, name)
+    _check_text(messages, name, image_tokens)
     marked = sum(message["content"].count(PLACEHOLDER) for message in messages if isinstance(message["content"], str))
     if all(isinstance(message["content"], str) for message in messages) and marked != len(images):
         raise DataError(f"{name}: the prompt marks {marked} images with {PLACEHOLDER} but the row holds {len(images)}")
@@ -65,11 +73,11 @@ def _begins_remotely(value: Any) -> bool:
     return isinstance(value, str) and value.lower().startswith(ADDRESSES)
 
 
-def _check_text(messages: Sequence[dict[str, Any]], name: str) -> None:
+def _check_text(messages: Sequence[dict[str, Any]], name: str, image_tokens: Sequence[str]) -> None:
     for message in messages:
         content = message["content"]
         parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-        for token in RESERVED:
+        for token in image_tokens:
             if any(token in part for part in parts):
                 raise DataError(f"{name}: the text has the token {token}, which stands for an image; take it out")
 

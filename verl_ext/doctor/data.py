@@ -18,6 +18,7 @@ from verl_ext.doctor.images import image_check
 from verl_ext.doctor.prompts import Measured, measure
 from verl_ext.doctor.subject import Prompts, Subject
 from verl_ext.errors import DataError
+from verl_ext.models.facts import image_tokens
 
 ROWS = 16
 """Rows of each file that are looked into; the others only have their images counted."""
@@ -86,11 +87,13 @@ def _check_rows(subject: Subject, file: Path, rows: Rows) -> None:
         DataError: names the row.
     """
     prompt, images, videos = (subject.get(f"data.{name}_key") for name in ("prompt", "image", "video"))
+    tokens = image_tokens(getattr(subject.model, "processor", None))
     for index, row in enumerate(rows):
         if prompt not in row:
             raise DataError(f"{file}: no column {prompt}, which data.prompt_key names")
         if subject.perception is not None:
-            check_row(row[prompt], row.get(images) or [], row.get(videos) or [], name=f"{file}: row {index}")
+            name = f"{file}: row {index}"
+            check_row(row[prompt], row.get(images) or [], row.get(videos) or [], name=name, image_tokens=tokens)
 
 
 def _columns(rows: Rows) -> str:

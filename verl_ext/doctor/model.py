@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the model here, and has it what perception methods need?"""
+"""Is the model here, of which family is it, and has it what perception methods need?"""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from verl_ext.doctor.checks import Check, failure, ok, warning
 from verl_ext.doctor.subject import Subject
+from verl_ext.models.available import available_families
+from verl_ext.models.meaning import meaning
+from verl_ext.models.model_files import ModelFiles, is_hub_id, model_files
 
 PATH = "actor_rollout_ref.model.path"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+INSIST = "perception.unverified_model"
 
 
 def model_checks(subject: Subject) -> Iterator[Check]:
-    """Find the model and read its configuration and processor as verl's trainer does."""
+    """Find the model, say of which family it is, and read its configuration and processor as verl's trainer does."""
     path = str(subject.get(PATH))
-    where = location(path)
-    if where is None:
+    files = model_files(path)
+    if files is None:
         yield _absent(path)
+        return
+    yield _family(files)
+    if subject.refused and files.model_type not in available_families():
         return
     from verl.utils.config import omega_conf_to_dataclass
 
@@ -28,25 +33,26 @@ def model_checks(subject: Subject) -> Iterator[Check]:
     subject.model = omega_conf_to_dataclass(subject.composed.actor_rollout_ref.model)
     if subject.perception is not None:
         model_facts(subject.model)
+    where = path if Path(path).is_dir() else "the Hugging Face cache"
     yield ok("model", f"{', '.join(subject.model.architectures or ())} in {where}; {_processor(subject)}")
 
 
-def location(path: str) -> str | None:
-    """Where a model lies on this machine; None if it does not."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if os.path.isdir(path):
-        return path
-    cached = try_to_load_from_cache(path, "config.json") if HUB_ID.fullmatch(path) else None
-    return "the Hugging Face cache" if isinstance(cached, str) else None
+def _family(files: ModelFiles) -> Check:
+    family = available_families().get(files.model_type)
+    if family is None:
+        text = f"model_type {files.model_type} is none of those that perception methods were verified on"
+        return warning("family", text, f"choose one of {', '.join(available_families())}, or write {INSIST}=True")
+    return ok("family", meaning(family))
 
 
 def _absent(path: str) -> Check:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    if Path(path).is_dir():
+        return failure("model", f"{PATH}={path}: the folder has no config.json", "write the folder of a model")
     if "://" in path:
         return warning("model", f"{path} is remote and was not looked into", "copy it here to have it checked")
-    if not HUB_ID.fullmatch(path):
+    if not is_hub_id(path):
         return failure(
             "model", f"{PATH}={path}: no such folder", "write a folder, or an id such as Qwen/Qwen2.5-VL-7B-Instruct"
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.logs import get_logger
@@ -15,6 +16,8 @@ from verl_ext.models.model_files import ModelFiles
 PATH = "actor_rollout_ref.model.path"
 PADDING = "actor_rollout_ref.model.use_remove_padding"
 PATCH_SIZE = "data.image_patch_size"
+ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
+ADAPTER = "actor_rollout_ref.model.target_modules"
 STRATEGY = "actor_rollout_ref.actor.strategy"
 INSIST = "perception.unverified_model=True"
 
@@ -70,6 +73,48 @@ def check_patch_size(family: Family, model: ModelFiles, configured: int | None) 
         raise ConfigurationError(key=PATCH_SIZE, value=configured, remedy=remedy)
 
 
+def check_split_sequences(family: Family, ranks: int, key: str, attention: str) -> None:
+    """Refuse sequences split over ranks (Ulysses) whose parts nobody would join.
+
+    Args:
+        family: the model's.
+        ranks: that share a sequence.
+        key: where that is configured.
+        attention: transformers' name of the implementation.
+
+    Raises:
+        ConfigurationError: verl does not split the family's sequences, or the implementation sees one part alone.
+    """
+    if ranks <= 1:
+        return
+    if not family.splits_sequences:
+        remedy = f"verl does not split sequences of {family.name} over ranks; write 1"
+        raise ConfigurationError(key=key, value=ranks, remedy=remedy)
+    if not family.own_attention and "flash" not in attention:
+        remedy = (
+            f"{family.name}'s sequences are split over {ranks} ranks, whose parts only flash-attention joins; write "
+            f"flash_attention_2, or {key}=1"
+        )
+        raise ConfigurationError(key=ATTENTION, value=attention, remedy=remedy)
+
+
+def check_adapter(family: Family, rank: int, targets: Any) -> None:
+    """Refuse an adapter (LoRA) on layers that cannot have one.
+
+    Args:
+        family: the model's.
+        rank: of the adapter; 0 for none.
+        targets: `target_modules`.
+
+    Raises:
+        ConfigurationError: names modules that can.
+    """
+    wanted = f"[{','.join(family.adapter_targets)}]"
+    if rank > 0 and family.adapter_targets and isinstance(targets, str):
+        remedy = f"{family.name}'s router is wrapped with all linear layers, and cannot be; write {wanted}"
+        raise ConfigurationError(key=ADAPTER, value=targets, remedy=remedy)
+
+
 def _refuse(key: str, value: str, remedy: str, unverified: bool) -> None:
     if not unverified:
         raise ConfigurationError(key=key, value=value, remedy=f"{remedy}; to try all the same, add {INSIST}")
@@ -80,7 +125,7 @@ def _reason(model: ModelFiles) -> str:
     if model.model_type in REFUSED:
         return REFUSED[model.model_type]
     if not model.has_vision:
-        return "it has no vision: without images there is nothing to take away"
+        return "its config.json has no vision_config, and without images there is nothing to take away"
     return "perception methods were never verified on it"
 
 

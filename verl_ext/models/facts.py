@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from verl_ext.ablation import PatchFormat
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.available import family_of
-from verl_ext.models.family import Family
+from verl_ext.models.family import QWEN_IMAGE_TOKENS, Family
 
 if TYPE_CHECKING:
     from verl.workers.config import HFModelConfig
@@ -64,6 +64,12 @@ def model_facts(model_config: HFModelConfig) -> ModelFacts:
         patch_format=pixels,
         special_token_ids=frozenset(model_config.tokenizer.all_special_ids),
     )
+
+
+def image_tokens(processor: Any) -> tuple[str, ...]:
+    """Tokens that stand for images or frame them, of the model that verl loaded `processor` for; Qwen-VL's for None."""
+    config = getattr(processor, "config", None)
+    return QWEN_IMAGE_TOKENS if config is None else family_of(config.model_type).image_tokens
 
 
 def patch_format(processor: Any) -> PatchFormat:

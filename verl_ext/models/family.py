@@ -49,6 +49,9 @@ class Family:
         deepstack: whether features of the tower are also added behind the first layers of the decoder.
         hybrid: whether some layers are linear attention, which a mask cannot keep from seeing a token.
         packing_needs: module without which packed sequences leak into each other; None where they never do.
+        splits_sequences: whether verl cuts its packed sequences over ranks (Ulysses sequence parallelism).
+        own_attention: whether verl replaces its attention where it does so; else flash-attention alone joins the parts.
+        adapter_targets: modules that LoRA must be limited to; empty where it may be put on all linear layers.
         remark: what else a user should know, a sentence; empty if nothing.
     """
 
@@ -67,4 +70,7 @@ class Family:
     deepstack: bool = False
     hybrid: bool = False
     packing_needs: str | None = None
+    splits_sequences: bool = True
+    own_attention: bool = False
+    adapter_targets: tuple[str, ...] = ()
     remark: str = ""

@@ -16,6 +16,7 @@ from verl_ext.data.images import upright
 from verl_ext.data.row_check import IMAGES_ONLY, check_row
 from verl_ext.errors import DataError
 from verl_ext.logs import get_logger
+from verl_ext.models.facts import image_tokens
 
 logger = get_logger(__name__)
 
@@ -51,6 +52,7 @@ class CheckedRLHFDataset(RLHFDataset):
             row.get(self.image_key) or [],
             row.get(self.video_key) or [],
             name=self._row_name(item, row),
+            image_tokens=image_tokens(self.processor),
         )
         return super().__getitem__(item)
 

@@ -4,6 +4,7 @@
 import asyncio
 import io
 import logging
+import re
 
 import datasets
 import pyarrow as pa
@@ -11,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
+from support import families
 from support.configuration import configuration
 from support.tiny import picture, processor
 from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.utils.tokenizer import hf_processor
 
 from verl_ext.errors import DataError
 from verl_ext.rollout.dataset import CheckedRLHFDataset
@@ -44,11 +47,12 @@ def settings():
 def build(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
 
-    def build(rows, cls=CheckedRLHFDataset, **overrides):
+    def build(rows, cls=CheckedRLHFDataset, family=None, **overrides):
         path = tmp_path / "train.parquet"
         pq.write_table(pa.Table.from_pylist(rows), path)
         config = OmegaConf.create({**settings, **overrides})
-        return cls([str(path)], processor().tokenizer, config, processor())
+        own = hf_processor(str(families.path(family))) if family else processor()
+        return cls([str(path)], own.tokenizer, config, own)
 
     return build
 
@@ -155,3 +159,23 @@ def test_nothing_is_said_when_every_row_stays(build, caplog):
     with caplog.at_level(logging.WARNING, logger="verl.plugins.verl_ext"):
         assert len(build([row(0, image=png())], filter_overlong_prompts=True)) == 1
     assert not [record for record in caplog.records if "verl_ext" in record.name]
+
+
+@pytest.mark.parametrize(
+    ("family", "token"), [("qwen3_vl", "<|vision_start|>"), ("glm4v", "<|image|>"), ("glm46v", "<|end_of_image|>")]
+)
+def test_the_tokens_of_the_models_own_family_are_refused(family, token, build):
+    with pytest.raises(DataError, match=re.escape(token)):
+        build([row(0, content=f"what is {token}?")], family=family, filter_overlong_prompts=False)[0]
+
+
+def test_tokens_of_another_family_are_words(build):
+    text = "what is <|begin_of_image|>?"
+    assert build([row(0, content=text)], family="qwen3_vl", filter_overlong_prompts=False)[0]["raw_prompt"]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v"])
+def test_prompts_are_counted_by_the_models_own_patches(family, build):
+    """The data set and the rollout resize a picture by the same patches, whatever verl's default says."""
+    data = build([row(0, image=png())], family=family, filter_overlong_prompts=False)
+    assert data.image_patch_size == data.processor.image_processor.patch_size == families.TINY[family].patch

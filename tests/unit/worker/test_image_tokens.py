@@ -101,3 +101,12 @@ def test_images_and_their_tokens_differ(rows, facts):
 def test_an_image_token_in_a_response(rows, facts):
     rows[3] = changed(rows[3], tokens={-2: facts.image_token_id})
     assert refusal(rows, facts).startswith("row 3 (uid prompt-3): its response has 1 image tokens")
+
+
+def test_a_prompt_of_image_tokens_alone(rows, facts):
+    row = rows[2]
+    image = row.input_ids == facts.image_token_id
+    ids = torch.cat([row.input_ids[image], row.input_ids[-row.response_length :]])
+    alone = dataclasses.replace(row, input_ids=ids, position_ids=torch.arange(len(ids)).expand(4, -1))
+    message = refusal([*rows[:2], alone], facts)
+    assert message.startswith("row 2 (uid prompt-2): its prompt is image tokens alone (9)")

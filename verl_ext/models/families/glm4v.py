@@ -25,10 +25,24 @@ GLM_4_1V = Family(
         "<|begin_of_video|>",
         "<|end_of_video|>",
     ),
+    own_attention=True,
     remark="its vision tower is repaired at hooks, without which verl 0.9 cannot train it",
 )
-BY_TRANSFORMERS = replace(GLM_4_1V, tower=Tower(position_table=TABLE, runs_on_dummy=False))
+BY_TRANSFORMERS = replace(
+    GLM_4_1V,
+    tower=Tower(position_table=TABLE, runs_on_dummy=False),
+    splits_sequences=False,
+    own_attention=False,
+)
 
 register_family(GLM_4_1V)
-register_family(replace(BY_TRANSFORMERS, model_type="glm4v_moe", name="GLM-4.5V"))
+register_family(
+    replace(
+        BY_TRANSFORMERS,
+        model_type="glm4v_moe",
+        name="GLM-4.5V",
+        # On all linear layers peft also wraps the router, whose bias transformers then looks for in vain.
+        adapter_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    )
+)
 register_family(replace(BY_TRANSFORMERS, model_type="glm46v", name="GLM-4.6V"))

@@ -13,7 +13,7 @@ VLLM_ROLLOUT = "verl.workers.rollout.vllm_rollout"
 
 def register() -> None:
     """Register the platform now and everything else when verl imports the module it concerns."""
-    from verl_ext.platforms.cpu import polling, process_group, vllm_distribution, weight_socket
+    from verl_ext.platforms.cpu import polling, process_group, split_attention, vllm_distribution, weight_socket
 
     import_module("verl_ext.platforms.cpu.platform")
     vllm_distribution.install()
@@ -21,6 +21,7 @@ def register() -> None:
     wrapt.register_post_import_hook(_patch_exchange, "verl.utils.ulysses")
     for model in ("qwen2_vl", "glm4v"):
         wrapt.register_post_import_hook(_patch_attention, f"verl.models.transformers.{model}")
+    wrapt.register_post_import_hook(split_attention.patch, "transformers.modeling_utils")
     wrapt.register_post_import_hook(polling.patch, "verl.trainer.ppo.v1.replay_buffer")
     wrapt.register_post_import_hook(weight_socket.patch_sender, f"{VLLM_ROLLOUT}.vllm_rollout")
     wrapt.register_post_import_hook(weight_socket.patch_receiver, f"{VLLM_ROLLOUT}.utils")

@@ -46,6 +46,7 @@ def attend_packed(
     position_ids: torch.Tensor | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
+    scaling: float | None = None,
     **_flash_only: Any,
 ) -> torch.Tensor:
     """Causal attention inside each packed sequence.
@@ -54,6 +55,7 @@ def attend_packed(
         query_states, key_states, value_states: (1, S, heads, head_dim), S the packed length, or this rank's part of it
             where verl splits sequences over ranks.
         position_ids: (1, S) text positions; a sequence starts wherever they are 0.
+        scaling: what products of query and key are multiplied by; None for head_dim ** -0.5.
 
     Returns:
         (1, S, heads, head_dim).
@@ -64,13 +66,13 @@ def attend_packed(
     if query_states.size(0) != 1 or position_ids is None or sliding_window is not None or not is_causal:
         raise ValueError("packed attention on the CPU handles one causal packed row with position ids and no window")
     if get_ulysses_sequence_parallel_group() is None:
-        return _attend(query_states, key_states, value_states, position_ids, dropout)
+        return _attend(query_states, key_states, value_states, position_ids, dropout, scaling)
     # Each rank has some positions of all heads, and attends at all positions for some heads.
     query, key, value = (
         gather_seq_scatter_heads(states, seq_dim=1, head_dim=2) for states in (query_states, key_states, value_states)
     )
     everywhere = all_gather_tensor(position_ids.reshape(-1), get_ulysses_sequence_parallel_group())
-    return gather_heads_scatter_seq(_attend(query, key, value, everywhere, dropout), head_dim=2, seq_dim=1)
+    return gather_heads_scatter_seq(_attend(query, key, value, everywhere, dropout, scaling), head_dim=2, seq_dim=1)
 
 
 def _attend(
@@ -79,6 +81,7 @@ def _attend(
     value_states: torch.Tensor,
     position_ids: torch.Tensor,
     dropout: float,
+    scaling: float | None,
 ) -> torch.Tensor:
     starts = (position_ids.reshape(-1) == 0).nonzero().reshape(-1).tolist()
     ends = [*starts[1:], query_states.size(1)]
@@ -86,6 +89,8 @@ def _attend(
     for begin, end in zip(starts, ends, strict=True):
         query, key, value = (x[:, begin:end].transpose(1, 2) for x in (query_states, key_states, value_states))
         grouped = key.size(1) != query.size(1)
-        output = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
+        output = scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
         outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1)
