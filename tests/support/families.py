@@ -51,12 +51,13 @@ GLM_EXPERTS = {
     "first_k_dense_replace": 1,
     "n_group": 1,
     "topk_group": 1,
+    "use_qk_norm": False,
 }
 HYBRID = {
     "head_dim": HEAD_DIM,
     "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
+    "linear_key_head_dim": HEAD_DIM,
+    "linear_value_head_dim": HEAD_DIM,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "layer_types": ["linear_attention", "full_attention"] * 2,
@@ -78,7 +79,7 @@ GLM_VISION = {
     "intermediate_size": 96,
     "patch_size": 14,
     "image_size": 112,
-    "out_hidden_size": 64,
+    "out_hidden_size": 4 * HEAD_DIM,
 }
 
 
@@ -128,7 +129,13 @@ QWEN3_5_TEXT = {
     # vLLM knows no other share than this one.
     "rope_parameters": rope([2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.25),
 }
-GLM_TEXT = {**TEXT, "head_dim": HEAD_DIM, "rope_parameters": rope([4, 2, 2], partial_rotary_factor=0.5)}
+# Its heads share the hidden size, whatever their size is said to be.
+GLM_TEXT = {
+    **TEXT,
+    "hidden_size": 4 * HEAD_DIM,
+    "head_dim": HEAD_DIM,
+    "rope_parameters": rope([4, 2, 2], partial_rotary_factor=0.5),
+}
 TINY = {
     "qwen2_vl": Tiny(
         "qwen2_vl",

@@ -138,7 +138,8 @@ def restore_transformers():
 @cache
 def _originals():
     """(owner, name, function) of all that verl may replace."""
-    owners = [flash_attention, *(cls for module in _modelling() for cls in vars(module).values() if inspect.isclass(cls))]
+    classes = (cls for module in _modelling() for cls in vars(module).values() if inspect.isclass(cls))
+    owners = [flash_attention, *classes]
     return [(owner, name, value) for owner in owners for name, value in vars(owner).items() if callable(value)]
 
 

@@ -3,7 +3,8 @@
 
 In a causal decoder whose blocks mix positions only through attention, a sequence without its image tokens, whose other
 tokens keep their rotary positions, gives exactly the states of the full sequence with all attention to the image
-tokens masked. The vision tower and every image token are skipped.
+tokens masked. The vision tower and every image token are skipped. Layers of linear attention (Qwen3.5) carry a state
+that no mask reaches: there the result is that of the shorter sequence.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the model fit the methods, and the configuration the model? Checked before Ray starts, where the model is here."""
+"""Does the model fit the methods, and the configuration the model? Checked before Ray starts."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between model families, one file each in `families`, and the parts of a model that it tells where to find."""
+"""What differs between model families, one file each in `families`, and the parts of a model found by it."""

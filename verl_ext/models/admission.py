@@ -33,8 +33,8 @@ def admit(model: ModelFiles, strategy: str, unverified: bool) -> Family:
         unverified: whether the user insists; warns in place of refusing.
 
     Raises:
-        ConfigurationError: its type is unknown, has no images, or cannot be trained, by this engine or at all; names the
-            key, the type, why, and what is supported.
+        ConfigurationError: its type is unknown, has no images, or cannot be trained, by this engine or at all; names
+            the key, the type, why, and what is supported.
     """
     family = available_families().get(model.model_type)
     if family is None:
@@ -54,8 +54,8 @@ def check_packing(family: Family, packed: bool) -> None:
     """
     if packed and family.packing_needs and find_spec(family.packing_needs) is None:
         remedy = (
-            f"{family.name} has linear attention, which without flash-linear-attention carries its state from one packed "
-            "sequence into the next: log-probabilities would be wrong and nothing would show it; write False, or pip "
+            f"{family.name} has linear attention, which without flash-linear-attention carries its state from one "
+            "packed sequence into the next: log-probabilities would be wrong and nothing would show it; write False, or pip "
             "install flash-linear-attention"
         )
         raise ConfigurationError(key=PADDING, value=packed, remedy=remedy)

@@ -43,8 +43,8 @@ def model_facts(model_config: HFModelConfig) -> ModelFacts:
     """Read them, where the model's family says that they are.
 
     Raises:
-        ConfigurationError: verl has loaded no image processor, or the configuration has no image token, or the processor
-            does not say how it writes patches.
+        ConfigurationError: verl has loaded no image processor, or the configuration has no image token, or the
+            processor does not say how it writes patches.
     """
     hf_config, processor = model_config.hf_config, model_config.processor
     family = family_of(hf_config.model_type)

@@ -31,8 +31,8 @@ def decoder(model: torch.nn.Module) -> Any:
         raise ConfigurationError(
             key="actor_rollout_ref.model.path",
             value=type(model).__name__,
-            remedy=f"visual similarity is read from the layers of `{name}`, which it does not have; choose a method that "
-            "compares views",
+            remedy=f"visual similarity is read from the layers of `{name}`, which it does not have; choose a method "
+            "that compares views",
         )
     return module
 
@@ -55,7 +55,7 @@ def head(model: torch.nn.Module) -> torch.nn.Linear:
 
 
 def head_part(model: torch.nn.Module) -> torch.nn.Module | None:
-    """What makes logits of hidden states, wrapped or not; None if there is nothing of the name that the family gives."""
+    """What makes logits of hidden states, wrapped or not; None if nothing has the name that the family gives."""
     return named_part(model, family(model).head)
 
 

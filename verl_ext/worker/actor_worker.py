@@ -24,8 +24,8 @@ from verl_ext.passes.engine_passes import passes_of
 from verl_ext.passes.row_inputs import Inputs, row_inputs, set_row_inputs
 from verl_ext.passes.signals_by_pass import log_prob_fields, plan
 from verl_ext.vocabulary import HAS_IMAGE, KEEP_IMAGES, PROGRESS, STEP
-from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.worker.admission import admit_model
+from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.worker.loss import loss_with_terms
 from verl_ext.worker.position_ids import repair_position_ids
 

@@ -34,8 +34,8 @@ def check_image_tokens(data: TensorDict, model: ModelFacts) -> None:
         tokens = prompts[row]
         if tokens and tokens == len(data["prompts"][row]):
             raise DataError(
-                f"{_row_name(data, row)}: its prompt is image tokens alone ({tokens}); without them nothing is left that "
-                "its response could be predicted from; add a question, or the chat template's own tokens"
+                f"{_row_name(data, row)}: its prompt is image tokens alone ({tokens}); without them nothing is left "
+                "that its response could be predicted from; add a question, or the chat template's own tokens"
             )
         features = _feature_count(inputs, model.patch_format.merge_size)
         if tokens != features:

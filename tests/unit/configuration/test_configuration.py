@@ -149,6 +149,7 @@ OVERRIDES = [
     (PGPO_GROUP, "fade_over", 0.5),
     (PGPO_GROUP, "zero_equal_reward_groups", True),
     (PGPO_GROUP, "response_only_logits", True),
+    (PGPO_GROUP, "unverified_model", True),
 ]
 
 

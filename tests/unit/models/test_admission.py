@@ -51,7 +51,8 @@ def model(config, folder):
 
 def folder_of(model_type, root):
     root.mkdir(exist_ok=True)
-    (root / "config.json").write_text(json.dumps({"model_type": model_type, **families.REFUSED.get(model_type, {"vision_config": {"depth": 2}})}))
+    more = families.REFUSED.get(model_type, {"vision_config": {"depth": 2}})
+    (root / "config.json").write_text(json.dumps({"model_type": model_type, **more}))
     return root
 
 
@@ -76,9 +77,7 @@ def test_others_are_refused_by_type_and_reason(name, checked, tmp_path):
 def test_the_command_stops_before_ray(name, tmp_path):
     begin = time.monotonic()
     path = folder_of(name, tmp_path / name)
-    done = forked_command.run(
-        "verl.trainer.main_ppo", *SMALL, "+perception=pgpo", f"{PATH}={path}", folder=tmp_path
-    )
+    done = forked_command.run("verl.trainer.main_ppo", *SMALL, "+perception=pgpo", f"{PATH}={path}", folder=tmp_path)
     assert time.monotonic() - begin < GRACE
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("verl-ext: ")]
@@ -91,9 +90,7 @@ def test_the_command_stops_before_ray(name, tmp_path):
 @pytest.mark.parametrize("name", ["internvl", "qwen3"])
 def test_the_doctor_refuses_with_the_same_words(name, tmp_path):
     path = folder_of(name, tmp_path / name)
-    done = forked_command.run(
-        "verl_ext.cli", "doctor", *SMALL, "+perception=pgpo", f"{PATH}={path}", folder=tmp_path
-    )
+    done = forked_command.run("verl_ext.cli", "doctor", *SMALL, "+perception=pgpo", f"{PATH}={path}", folder=tmp_path)
     assert done.returncode != 0
     text = " ".join(done.stdout.split())
     assert f"(model_type {name})" in text
@@ -174,7 +171,7 @@ class TestWorker:
         from verl_ext.worker.admission import admit_model
 
         config = model(checked, folder_of("internvl", tmp_path / "m")).actor_rollout_ref
-        with pytest.raises(ConfigurationError, match="model_type internvl.*no image processor.*Qwen3-VL"):
+        with pytest.raises(ConfigurationError, match=r"model_type internvl.*no image processor.*Qwen3-VL"):
             admit_model(config, unverified=False)
 
     def test_a_worker_without_the_kernel_for_packing(self, checked):

@@ -11,7 +11,7 @@ REFUSED = {
     "gemma3": NO_PROCESSOR,
     "gemma3n": NO_PROCESSOR,
     "gemma4": "its patches, positions and features are not laid out as the ablations know them",
-    "mllama": "its images are read by cross-attention: it has no image tokens to take away, and verl no positions for it",
+    "mllama": "its images are read by cross-attention: it has no image tokens to take away",
     "kimi_vl": NO_PROCESSOR,
     "kimi_k25": NO_PROCESSOR,
     "minicpmo": NO_PROCESSOR,

@@ -45,9 +45,11 @@ def _joined(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: di
 
     shared = query.size(1) // key.size(1)
     states = (query, key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1))
-    parts = (part.transpose(1, 2).contiguous() for part in states)
+    queries, keys, values = (part.transpose(1, 2).contiguous() for part in states)
     return attend_packed(
-        *parts,
+        queries,
+        keys,
+        values,
         None,
         query.size(2),
         position_ids=how["position_ids"],
