@@ -55,9 +55,10 @@ GLM_EXPERTS = {
 }
 HYBRID = {
     "head_dim": HEAD_DIM,
+    "mamba_ssm_dtype": "float32",
     "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": HEAD_DIM,
-    "linear_value_head_dim": HEAD_DIM,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "layer_types": ["linear_attention", "full_attention"] * 2,

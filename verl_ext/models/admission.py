@@ -55,8 +55,8 @@ def check_packing(family: Family, packed: bool) -> None:
     if packed and family.packing_needs and find_spec(family.packing_needs) is None:
         remedy = (
             f"{family.name} has linear attention, which without flash-linear-attention carries its state from one "
-            "packed sequence into the next: log-probabilities would be wrong and nothing would show it; write False, or pip "
-            "install flash-linear-attention"
+            "packed sequence into the next: log-probabilities would be wrong and nothing would show it; write False, "
+            "or pip install flash-linear-attention"
         )
         raise ConfigurationError(key=PADDING, value=packed, remedy=remedy)
 
