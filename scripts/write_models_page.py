@@ -172,6 +172,7 @@ def differences(family: Family) -> dict[str, str]:
         "positions": f"{family.position_rows} rows (mRoPE)" if family.position_rows > 1 else "1-D",
         "deepstack": _yes(family.deepstack),
         "linear attention": _yes(family.hybrid),
+        "LoRA on": ", ".join(family.adapter_targets) or "all linear layers",
         "engines": ", ".join(family.engines),
         "to know": family.remark or "-",
     }

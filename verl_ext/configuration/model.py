@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,12 +21,13 @@ SEQUENCE_PARALLEL_KEYS = (
 )
 
 
-def check_model(config: DictConfig, unverified: bool) -> None:
+def check_model(config: DictConfig, unverified: bool, kinds: Iterable[str]) -> None:
     """Check the model of a composed verl configuration; nothing for one that is not on this machine.
 
     Args:
         config: verl's.
         unverified: `perception.unverified_model`.
+        kinds: of the ablations.
 
     Raises:
         ConfigurationError: its type is not supported, or its engine, padding, patch size, adapter or sequence
@@ -35,6 +37,7 @@ def check_model(config: DictConfig, unverified: bool) -> None:
     if model is None:
         return
     family = admission.admit(model, str(_get(config, admission.STRATEGY)), unverified)
+    admission.check_positions(family, kinds)
     admission.check_packing(family, bool(_get(config, admission.PADDING)))
     admission.check_patch_size(family, model, _get(config, admission.PATCH_SIZE))
     admission.check_adapter(family, int(_get(config, RANK) or 0), _get(config, admission.ADAPTER))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,8 @@ PADDING = "actor_rollout_ref.model.use_remove_padding"
 PATCH_SIZE = "data.image_patch_size"
 ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
 ADAPTER = "actor_rollout_ref.model.target_modules"
+ABLATION = "perception.ablation.kind"
+DROP_VISION = "drop_vision"
 STRATEGY = "actor_rollout_ref.actor.strategy"
 INSIST = "perception.unverified_model=True"
 
@@ -71,6 +74,23 @@ def check_patch_size(family: Family, model: ModelFiles, configured: int | None) 
     if configured is not None and int(configured) != own:
         remedy = f"{family.name}'s processor has patches of {own} pixels; write {own}, or null to take the model's"
         raise ConfigurationError(key=PATCH_SIZE, value=configured, remedy=remedy)
+
+
+def check_positions(family: Family, kinds: Iterable[str]) -> None:
+    """Refuse to drop vision tokens where positions only count tokens: the others would move.
+
+    Args:
+        family: the model's.
+        kinds: of the ablations.
+
+    Raises:
+        ConfigurationError: one of them drops tokens of a model without rotary positions of their own.
+    """
+    if family.position_rows == 1 and DROP_VISION in kinds:
+        remedy = (
+            f"{family.name} counts positions, which would shift without vision tokens; write another, such as blank"
+        )
+        raise ConfigurationError(key=ABLATION, value=DROP_VISION, remedy=remedy)
 
 
 def check_split_sequences(family: Family, ranks: int, key: str, attention: str) -> None:

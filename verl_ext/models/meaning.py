@@ -14,6 +14,10 @@ def meaning(family: Family) -> str:
 
 def _limits(family: Family) -> list[str]:
     limits = []
+    if family.deepstack:
+        limits.append("similarity is of layer outputs before image features are added to them again (deepstack)")
+    if family.hybrid:
+        limits.append("no mask keeps linear attention from an image: without vision tokens it is the shorter sequence")
     if family.packing_needs:
         limits.append("packed sequences need flash-linear-attention")
     if not family.splits_sequences:

@@ -10,6 +10,7 @@ from support import families
 from support.configuration import configuration
 
 from verl_ext.configuration.validation import validate
+from verl_ext.errors import ConfigurationError
 from verl_ext.models import available, registry
 from verl_ext.models.available import available_families, family_of
 from verl_ext.models.family import Family
@@ -82,3 +83,12 @@ class TestFiles:
         (snapshot.parents[1] / "refs" / "main").write_text("1")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         assert model_files("Some/Model").model_type == "qwen3_vl"
+
+
+def test_a_family_whose_positions_only_count(tmp_path):
+    register_family(replace(OTHER, position_rows=1))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "other_vl", "vision_config": {}}))
+    path = f"actor_rollout_ref.model.path={tmp_path}"
+    with pytest.raises(ConfigurationError, match=r"ablation.kind=drop_vision: Other-VL counts positions"):
+        validate(configuration("+perception=pgpo", path))
+    validate(configuration("+perception=pgpo", "perception.ablation.kind=blank", path))

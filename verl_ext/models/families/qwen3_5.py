@@ -14,7 +14,6 @@ QWEN3_5 = Family(
     patch_size=16,
     hybrid=True,
     packing_needs="fla",
-    remark="no mask keeps linear attention from an image: without vision tokens it reads the shorter sequence",
 )
 
 register_family(QWEN3_5)

@@ -13,7 +13,6 @@ QWEN3_VL = Family(
     name="Qwen3-VL",
     patch_size=16,
     deepstack=True,
-    remark="PEPO's similarity reads each layer's output before image features are added to it again (deepstack)",
 )
 
 register_family(QWEN3_VL)
