@@ -29,10 +29,12 @@ CORE = {
     "regression/test_composition.py",
     "regression/test_estimators.py",
     "regression/test_megatron_sums.py",
+    "regression/test_model_families.py",
     "regression/test_neutral_is_vanilla.py",
     "regression/test_response_logits.py",
     "regression/test_resume.py",
     "regression/test_splits.py",
+    "unit/models/test_vision_tower.py",
     "unit/passes/test_ablated_batch.py",
     "unit/ablation/test_ablation.py",
     "unit/configuration/test_before_ray.py",
@@ -45,9 +47,12 @@ CORE = {
 }
 
 
+SLOW_CORE = ("regression/test_megatron_sums.py",)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         path = item.path.relative_to(TESTS)
-        one_run = item.get_closest_marker("e2e") is None or item.get_closest_marker("slow") is None
-        if one_run and (str(path) in CORE or path.parts[0] in CORE):
+        quick = item.get_closest_marker("slow") is None or str(path) in SLOW_CORE
+        if quick and (str(path) in CORE or path.parts[0] in CORE):
             item.add_marker(pytest.mark.core)
