@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Write docs/models.md, and the table in README.md, from the registry of model families and the results of their tests.
+r"""Write docs/models.md and the table in README.md, from the registry of families and the results of their tests.
 
     python -m pytest -n2 --junitxml=results.xml tests/regression/test_model_families.py \
         tests/e2e/test_model_families.py tests/e2e/test_main_ppo.py

@@ -135,6 +135,8 @@ GLM_TEXT = {
     **TEXT,
     "hidden_size": 4 * HEAD_DIM,
     "head_dim": HEAD_DIM,
+    # transformers has biases without asking where vLLM asks.
+    "attention_bias": True,
     "rope_parameters": rope([4, 2, 2], partial_rotary_factor=0.5),
 }
 TINY = {
