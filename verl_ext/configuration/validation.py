@@ -39,7 +39,7 @@ def validate(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     _check_trainer(config)
     check_estimator(config, perception, overrides)
     _check_groups(config, perception)
-    check_model(config, perception.options.unverified_model, [view.kind for view in perception.views.values()])
+    check_model(config, perception)
     _check_rollout(config, perception)
     _check_engine(config, perception)
 

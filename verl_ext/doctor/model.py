@@ -8,12 +8,12 @@ from pathlib import Path
 
 from verl_ext.doctor.checks import Check, failure, ok, warning
 from verl_ext.doctor.subject import Subject
+from verl_ext.models.admission import reason_against
 from verl_ext.models.available import available_families
 from verl_ext.models.meaning import meaning
 from verl_ext.models.model_files import ModelFiles, is_hub_id, model_files
 
 PATH = "actor_rollout_ref.model.path"
-INSIST = "perception.unverified_model"
 
 
 def model_checks(subject: Subject) -> Iterator[Check]:
@@ -23,7 +23,7 @@ def model_checks(subject: Subject) -> Iterator[Check]:
     if files is None:
         yield _absent(path)
         return
-    yield _family(files)
+    yield _family(files, subject)
     if subject.refused and files.model_type not in available_families():
         return
     from verl.utils.config import omega_conf_to_dataclass
@@ -37,12 +37,14 @@ def model_checks(subject: Subject) -> Iterator[Check]:
     yield ok("model", f"{', '.join(subject.model.architectures or ())} in {where}; {_processor(subject)}")
 
 
-def _family(files: ModelFiles) -> Check:
+def _family(files: ModelFiles, subject: Subject) -> Check:
     family = available_families().get(files.model_type)
-    if family is None:
-        text = f"model_type {files.model_type} is none of those that perception methods were verified on"
-        return warning("family", text, f"choose one of {', '.join(available_families())}, or write {INSIST}=True")
-    return ok("family", meaning(family))
+    if family is not None:
+        return ok("family", meaning(family))
+    text = f"model_type {files.model_type}: {reason_against(files)}"
+    if subject.perception is None and not subject.refused:
+        return ok("family", f"{text}; without +perception that is verl's business alone")
+    return warning("family", text, f"choose one of {', '.join(available_families())}")
 
 
 def _absent(path: str) -> Check:

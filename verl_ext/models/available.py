@@ -21,7 +21,7 @@ def available_families() -> dict[str, Family]:
 
 def family_of(model_type: str) -> Family:
     """The family of a model that was let in: a registered one, or Qwen2.5-VL's ways where the user insisted."""
-    return available_families().get(model_type) or Family(model_type=model_type, name=model_type)
+    return available_families().get(model_type) or Family(model_type=model_type, name=model_type, guessed=True)
 
 
 @cache

@@ -49,6 +49,8 @@ class Family:
         deepstack: whether features of the tower are also added behind the first layers of the decoder.
         hybrid: whether some layers are linear attention, which a mask cannot keep from seeing a token.
         packing_needs: module without which packed sequences leak into each other; None where they never do.
+        fused_kernels: whether verl's fused kernels have a forward for it; else they leave its images out.
+        guessed: whether this is no registered family, but what a model was taken for that the user insists on.
         splits_sequences: whether verl cuts its packed sequences over ranks (Ulysses sequence parallelism).
         own_attention: whether verl replaces its attention where it does so; else flash-attention alone joins the parts.
         adapter_targets: modules that LoRA must be limited to; empty where it may be put on all linear layers.
@@ -70,6 +72,8 @@ class Family:
     deepstack: bool = False
     hybrid: bool = False
     packing_needs: str | None = None
+    fused_kernels: bool = False
+    guessed: bool = False
     splits_sequences: bool = True
     own_attention: bool = False
     adapter_targets: tuple[str, ...] = ()

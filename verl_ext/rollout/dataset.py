@@ -17,6 +17,7 @@ from verl_ext.data.row_check import IMAGES_ONLY, check_row
 from verl_ext.errors import DataError
 from verl_ext.logs import get_logger
 from verl_ext.models.facts import image_tokens
+from verl_ext.models.fitness import check_patch_size
 
 logger = get_logger(__name__)
 
@@ -29,7 +30,11 @@ class CheckedRLHFDataset(RLHFDataset):
 
         Raises:
             DataError: one is damaged; names the file and, where it can be known, the rows.
+            ConfigurationError: `data.image_patch_size` is not the processor's.
         """
+        own = getattr(getattr(self.processor, "image_processor", None), "patch_size", None)
+        if own is not None:
+            check_patch_size(type(self.processor).__name__, own, self.image_patch_size)
         try:
             super()._read_files_and_tokenize()
         except DataError:

@@ -49,7 +49,7 @@ class PerceptionWorkerMixin(Base):
             ConfigurationError: the model is not one that methods run on.
         """
         perception: Perception = parse(self.config.perception)
-        admit_model(self.config, perception.options.unverified_model)
+        admit_model(self.config, perception)
         super().init_model()
         self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):

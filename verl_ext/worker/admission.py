@@ -3,25 +3,33 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig
+from transformers.utils.import_utils import is_flash_linear_attention_available
+from verl.utils.device import get_device_name
 from verl.utils.fs import copy_to_local
 
-from verl_ext.models.admission import admit, check_packing
+from verl_ext.configuration.model import ROLES, check_roles
+from verl_ext.configuration.section import Perception
 from verl_ext.models.model_files import ModelFiles, model_files
 
 
-def admit_model(config: DictConfig, unverified: bool) -> None:
-    """Check the type of the model and what packing needs on this machine.
+def admit_model(config: DictConfig, perception: Perception) -> None:
+    """Check the model, with the words that are said before Ray starts where the model is there already.
 
     Args:
         config: `actor_rollout_ref` of verl's configuration.
-        unverified: `perception.unverified_model`.
+        perception: the `perception` section, parsed.
 
     Raises:
-        ConfigurationError: methods do not run on it, or it cannot be packed here.
+        ConfigurationError: methods do not run on it, or a value does not fit it.
     """
-    path = copy_to_local(config.model.path, use_shm=config.model.use_shm)
+    path = copy_to_local(config.model.get("hf_config_path") or config.model.path, use_shm=config.model.use_shm)
     model = model_files(path) or ModelFiles(path, PretrainedConfig.get_config_dict(path)[0], {})
-    family = admit(model, config.actor.strategy, unverified)
-    check_packing(family, config.model.use_remove_padding)
+    whole = OmegaConf.create({ROLES: config})
+    check_roles(whole, model, perception, get_device_name() == "cpu", works=_works)
+
+
+def _works(_module: str) -> bool:
+    """Whether transformers uses flash-linear-attention, the one module that a family needs: it asks for more than that."""
+    return is_flash_linear_attention_available()

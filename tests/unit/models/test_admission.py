@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 from support import families, forked_command
 from support.configuration import SMALL, configuration
 
+from verl_ext.configuration.section import parse
 from verl_ext.configuration.validation import validate
 from verl_ext.errors import ConfigurationError
-from verl_ext.models import admission
 from verl_ext.models.available import available_families, family_of
 from verl_ext.models.families.refused import NO_PROCESSOR, REFUSED
 from verl_ext.models.model_files import ModelFiles
+from verl_ext.worker.admission import admit_model
 
 PATH = "actor_rollout_ref.model.path"
 PADDING = "actor_rollout_ref.model.use_remove_padding"
@@ -24,9 +25,9 @@ REASONS = {
     "gemma4": REFUSED["gemma4"],
     "mllama": REFUSED["mllama"],
     "llava_onevision": NO_PROCESSOR,
-    "qwen3_5_text": "its config.json has no vision_config",
-    "qwen3": "its config.json has no vision_config",
-    "llama": "its config.json has no vision_config",
+    "qwen3_5_text": "its config.json names no vision tower",
+    "qwen3": "its config.json names no vision tower",
+    "llama": "its config.json names no vision tower",
     "unheard_of": "never verified",
 }
 GRACE = 15.0
@@ -120,7 +121,7 @@ def test_packed_linear_attention_needs_its_kernel(name, checked, monkeypatch):
     config = with_(model(checked, families.path(name)), actor_rollout_ref__model__use_remove_padding=True)
     with pytest.raises(ConfigurationError, match=r"use_remove_padding=True.*flash-linear-attention.*write False"):
         validate(config)
-    monkeypatch.setattr(admission, "find_spec", lambda name: name)
+    monkeypatch.setattr("verl_ext.configuration.model.find_spec", lambda name: name)
     validate(config)
 
 
@@ -129,9 +130,9 @@ def test_the_size_of_patches(name, right, checked):
     config = model(checked, families.path(name))
     assert config.data.image_patch_size is None
     validate(with_(config, data__image_patch_size=right))
-    wrong = {14: 16, 16: 14}[right]
-    with pytest.raises(ConfigurationError, match=rf"data.image_patch_size={wrong}: .* patches of {right} pixels"):
-        validate(with_(config, data__image_patch_size=wrong))
+    for wrong in ({14: 16, 16: 14}[right], right + 0.5, "abc", [right, right]):
+        with pytest.raises(ConfigurationError, match=rf"data.image_patch_size=.* patches of {right} pixels"):
+            validate(with_(config, data__image_patch_size=wrong))
 
 
 def test_the_size_of_patches_without_a_processor_is_the_models():
@@ -152,33 +153,122 @@ def test_parts_that_only_flash_attention_joins(checked):
     config = with_(model(checked, families.path("qwen3_vl")), **{SPLIT: 2})
     validate(config)
     config = with_(config, trainer__device="cuda")
-    with pytest.raises(ConfigurationError, match=r"attn_implementation=sdpa: Qwen3-VL.*write flash_attention_2"):
+    with pytest.raises(ConfigurationError, match=r"attn_implementation=sdpa: .*Qwen3-VL.*flash_attention alone"):
         validate(config)
     validate(with_(config, actor_rollout_ref__model__override_config__attn_implementation="flash_attention_2"))
+
+
+def test_the_cpu_platform_joins_parts_in_one_implementation(checked):
+    config = with_(model(checked, families.path("qwen3_vl")), **{SPLIT: 2})
+    eager = with_(config, actor_rollout_ref__model__override_config__attn_implementation="eager")
+    with pytest.raises(ConfigurationError, match="attn_implementation=eager"):
+        validate(eager)
+
+
+@pytest.mark.parametrize("key", ["ulysses_sequence_parallel_size", "fsdp_config.ulysses_sequence_parallel_size"])
+def test_the_reference_is_checked_as_well(key, checked):
+    config = with_(model(checked, families.path("glm46v")), **{f"actor_rollout_ref.ref.{key}": 2})
+    with pytest.raises(ConfigurationError, match=rf"ref.{key}=2: verl does not split"):
+        validate(config)
+    config = with_(model(checked, families.path("glm46v")), actor_rollout_ref__ref__strategy="megatron")
+    with pytest.raises(ConfigurationError, match="ref.strategy=megatron: GLM-4.6V"):
+        validate(config)
+
+
+@pytest.mark.parametrize("name", ["glm4v_moe", "glm46v"])
+def test_fused_kernels_that_see_no_image(name, checked):
+    config = with_(model(checked, families.path(name)), actor_rollout_ref__model__use_fused_kernels=True)
+    with pytest.raises(ConfigurationError, match=r"use_fused_kernels=True: .* no images"):
+        validate(config)
+    validate(with_(config, actor_rollout_ref__model__path=str(families.path("qwen3_vl"))))
 
 
 def test_adapters_on_a_router(checked):
     config = with_(model(checked, families.path("glm4v_moe")), actor_rollout_ref__model__lora_rank=8)
     with pytest.raises(ConfigurationError, match=r"target_modules=all-linear: .*write \[q_proj,k_proj,v_proj,o_proj\]"):
         validate(config)
-    validate(with_(config, actor_rollout_ref__model__target_modules=["q_proj", "v_proj"]))
+    for fine in (["q_proj", "v_proj"], ".*self_attn.*(q_proj|v_proj)"):
+        validate(with_(config, actor_rollout_ref__model__target_modules=fine))
+    for wrong in (["gate"], ["q_proj", "gate"], None):
+        with pytest.raises(ConfigurationError, match="target_modules="):
+            validate(with_(config, actor_rollout_ref__model__target_modules=wrong))
+
+
+BROKEN = {
+    "no JSON": b"{",
+    "nothing": b"",
+    "a list": b"[]",
+    "another encoding": '{"model_type": "é"}'.encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_files_that_cannot_be_read(name, content, checked, tmp_path):
+    folder_of("qwen3_vl", tmp_path / "m")
+    (tmp_path / "m" / name).write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"{PATH}={tmp_path / 'm'}: its {name} "):
+        validate(model(checked, tmp_path / "m"))
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "~/nothing", "/tmp/"])
+def test_paths_that_lead_nowhere(path, checked):
+    with pytest.raises(ConfigurationError, match=rf"{PATH}={path}: "):
+        validate(model(checked, path))
+
+
+def test_a_model_without_a_type(checked, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"its config.json has no model_type"):
+        validate(model(checked, tmp_path))
+
+
+def test_the_configuration_that_verl_reads_is_looked_at(checked, tmp_path):
+    config = model(checked, families.path("qwen3_vl"))
+    other = with_(config, actor_rollout_ref__model__hf_config_path=str(folder_of("gemma3", tmp_path / "m")))
+    with pytest.raises(ConfigurationError, match="model_type gemma3"):
+        validate(other)
+
+
+@pytest.mark.parametrize("name", ["internvl", "gemma4", "mllama", "qwen3"])
+def test_any_type_can_be_insisted_on(name, checked, tmp_path, caplog):
+    validate(with_(model(checked, folder_of(name, tmp_path / "m")), perception__unverified_model=True))
+    assert f"model_type {name}" in caplog.text
+
+
+def test_an_engine_that_is_refused_anyway_is_not_to_be_insisted_on(checked):
+    with pytest.raises(ConfigurationError) as caught:
+        validate(with_(model(checked, families.path("qwen3_vl")), actor_rollout_ref__actor__strategy="veomni"))
+    assert "unverified_model" not in str(caught.value)
 
 
 class TestWorker:
     """What a worker looks at before it builds anything."""
 
     def test_a_model_that_was_fetched(self, checked, tmp_path):
-        from verl_ext.worker.admission import admit_model
-
-        config = model(checked, folder_of("internvl", tmp_path / "m")).actor_rollout_ref
+        config = model(checked, folder_of("internvl", tmp_path / "m"))
         with pytest.raises(ConfigurationError, match=r"model_type internvl.*no image processor.*Qwen3-VL"):
-            admit_model(config, unverified=False)
+            admit_model(config.actor_rollout_ref, parse(config.perception))
 
-    def test_a_worker_without_the_kernel_for_packing(self, checked):
-        from verl_ext.worker.admission import admit_model
-
+    def test_a_worker_whose_kernel_for_packing_is_not_used(self, checked, monkeypatch):
+        """transformers wants more than the module: a version, and a device."""
+        monkeypatch.setattr("verl_ext.configuration.model.find_spec", lambda name: name)
         config = model(checked, families.path("qwen3_5"))
-        admit_model(config.actor_rollout_ref, unverified=False)
-        packed = with_(config, actor_rollout_ref__model__use_remove_padding=True).actor_rollout_ref
+        admit_model(config.actor_rollout_ref, parse(config.perception))
+        packed = with_(config, actor_rollout_ref__model__use_remove_padding=True)
+        validate(packed)
         with pytest.raises(ConfigurationError, match="flash-linear-attention"):
-            admit_model(packed, unverified=False)
+            admit_model(packed.actor_rollout_ref, parse(config.perception))
+
+    @pytest.mark.parametrize(
+        ("name", "key", "value"),
+        [
+            ("glm46v", "actor.fsdp_config.ulysses_sequence_parallel_size", 2),
+            ("glm46v", "model.use_fused_kernels", True),
+            ("glm46v", "actor.strategy", "megatron"),
+        ],
+    )
+    def test_all_that_is_checked_before_ray(self, name, key, value, checked):
+        config = with_(model(checked, families.path(name)), **{f"actor_rollout_ref.{key}": value})
+        with pytest.raises(ConfigurationError, match=key):
+            admit_model(config.actor_rollout_ref, parse(config.perception))

@@ -57,7 +57,7 @@ def test_what_a_family_means():
 
 
 def test_an_unverified_model_is_taken_for_qwen2_5_vl():
-    assert replace(family_of("unheard_of"), model_type="", name="") == Family(model_type="", name="")
+    assert family_of("unheard_of") == Family(model_type="unheard_of", name="unheard_of", guessed=True)
 
 
 class TestFiles:

@@ -58,20 +58,6 @@ def test_names_of_weights_stay(name):
     assert list(model.state_dict()) == before
 
 
-@pytest.mark.parametrize("name", ["glm4v", "glm4v_moe"], indirect=True)
-def test_the_table_of_positions_is_called_for(name, row):
-    """FSDP gathers its weight only then."""
-    model = family_rows.load(name)
-    fit_vision_tower(model)
-    tower = vision_tower(model)
-    owner = tower.get_submodule("embeddings")
-    calls = []
-    owner.position_embedding.register_forward_hook(lambda *_: calls.append(1))
-    features(tower, row)
-    assert calls == [1]
-    assert isinstance(owner.position_embedding, torch.nn.Embedding)
-
-
 def test_the_table_comes_back_when_the_tower_fails():
     model = family_rows.load("glm4v")
     fit_vision_tower(model)

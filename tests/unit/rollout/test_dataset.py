@@ -18,7 +18,7 @@ from support.tiny import picture, processor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer import hf_processor
 
-from verl_ext.errors import DataError
+from verl_ext.errors import ConfigurationError, DataError
 from verl_ext.rollout.dataset import CheckedRLHFDataset
 
 
@@ -179,3 +179,9 @@ def test_prompts_are_counted_by_the_models_own_patches(family, build):
     """The data set and the rollout resize a picture by the same patches, whatever verl's default says."""
     data = build([row(0, image=png())], family=family, filter_overlong_prompts=False)
     assert data.image_patch_size == data.processor.image_processor.patch_size == families.TINY[family].patch
+
+
+def test_patches_of_another_size_than_the_models_are_refused(build):
+    """As before Ray, for a model that had yet to be fetched then."""
+    with pytest.raises(ConfigurationError, match="data.image_patch_size=14: .* patches of 16 pixels"):
+        build([row(0, image=png())], family="qwen3_vl", filter_overlong_prompts=False, image_patch_size=14)

@@ -25,12 +25,14 @@ GLM_4_1V = Family(
         "<|begin_of_video|>",
         "<|end_of_video|>",
     ),
+    fused_kernels=True,
     own_attention=True,
     remark="its vision tower is repaired at hooks, without which verl 0.9 cannot train it",
 )
 BY_TRANSFORMERS = replace(
     GLM_4_1V,
     tower=Tower(position_table=TABLE, runs_on_dummy=False),
+    fused_kernels=False,
     splits_sequences=False,
     own_attention=False,
 )

@@ -6,5 +6,9 @@ from __future__ import annotations
 from verl_ext.models.family import FSDP, MEGATRON, Family
 from verl_ext.models.registry import register_family
 
-register_family(Family(model_type="qwen2_vl", name="Qwen2-VL", own_attention=True))
-register_family(Family(model_type="qwen2_5_vl", name="Qwen2.5-VL", engines=(*FSDP, MEGATRON), own_attention=True))
+register_family(Family(model_type="qwen2_vl", name="Qwen2-VL", fused_kernels=True, own_attention=True))
+register_family(
+    Family(
+        model_type="qwen2_5_vl", name="Qwen2.5-VL", engines=(*FSDP, MEGATRON), fused_kernels=True, own_attention=True
+    )
+)

@@ -13,6 +13,7 @@ QWEN3_5 = Family(
     name="Qwen3.5",
     patch_size=16,
     hybrid=True,
+    fused_kernels=True,
     packing_needs="fla",
 )
 

@@ -13,6 +13,7 @@ QWEN3_VL = Family(
     name="Qwen3-VL",
     patch_size=16,
     deepstack=True,
+    fused_kernels=True,
 )
 
 register_family(QWEN3_VL)

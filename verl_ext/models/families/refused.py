@@ -24,7 +24,10 @@ REFUSED = {
     "mistral3": NO_PROCESSOR,
     "pixtral": NO_PROCESSOR,
     "llama4": NO_PROCESSOR,
+    "phi3_v": NO_PROCESSOR,
+    "phi4mm": NO_PROCESSOR,
     "phi4_multimodal": NO_PROCESSOR,
+    "molmo": NO_PROCESSOR,
     "qwen2_5_omni": NO_PROCESSOR,
     "qwen3_omni_moe": NO_PROCESSOR,
 }
