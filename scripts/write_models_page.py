@@ -65,17 +65,20 @@ This page is written by `scripts/write_models_page.py` from the registry (`verl_
 
 On a tiny random model of each family, on a CPU, in float32: every pass over rows with the image first, last, directly
 before the response, two side by side, three of them, between the words of a system prompt, and none at all, against
-transformers' own model run on one row at a time. "yes" is within 1e-5 (hybrids of linear and full attention 1e-4),
-"refused" stops before Ray, "-" was not run. **No row says anything about speed or memory, and none ran on a GPU.**
+transformers' own model run on one row at a time. "yes" is within 1e-5, absolute or relative (hybrids of linear and full
+attention 1e-4; entropies of top-p, which jump where a token enters the nucleus, ten times that), "refused" stops before
+Ray, "needs fla" was refused here for want of flash-linear-attention, "-" was not run. **No row says anything about speed or memory, and none ran on a GPU.**
 
 """
 NOTES = """
 - *padded*, *packed*: `actor_rollout_ref.model.use_remove_padding` False and True, with log-probabilities, entropies and
   all signals below, and with logits of all tokens as well as of responses alone.
-- *two ranks*: FSDP2 with images on one rank only, in the passes and in the update (gradients within 1e-5 of the
-  largest).
+- *two ranks*: FSDP2 with images on one rank only, in the passes (within 2e-5 of one rank's) and in the update (gradients
+  within 1e-5 of the largest).
 - *LoRA*: a trained adapter, against transformers with the adapter's product added to its weights.
-- *Ulysses*: packed sequences split over two ranks.
+- *Ulysses*: packed sequences split over two ranks, as closely as two ranks. verl joins the parts in flash-attention; the
+  CPU platform does it in transformers' "sdpa".
+- Engines: the passes ran on FSDP2. Of FSDP1 the repairs of GLM's tower ran, in one process; it takes the same hooks.
 - *Megatron*: verl's engine for it as a whole needs a GPU; "parts" were tested on Megatron-Core's own model on a CPU.
 - *whole run*: `main_ppo` with PGPO and vLLM, rollout and actor correlating above 0.999 (Qwen3.5 above 0.99, since vLLM
   on a CPU runs it in bfloat16 only).
@@ -88,7 +91,7 @@ Taking vision tokens away (`drop_vision`) equals masking all attention to them w
 things to know:
 
 - **Qwen3.5** is a hybrid: a layer of linear attention carries a state that a mask does not reach. There `drop_vision`
-  is the shorter sequence, exactly, and not the paper's masked attention (0.3 to 2.0 nats apart on the tiny model).
+  is the shorter sequence, exactly, and not the paper's masked attention.
 - **Directly behind an image** the first token of a response is predicted from the image's last placeholder. Without the
   image it is predicted from what stands before the image. A prompt that is image tokens alone is refused, by row.
 
@@ -108,9 +111,10 @@ TAIL = """| without `vision_config` | text-only: without images there is nothing
 | any other | never verified |
 
 Also refused: a `data.image_patch_size` that is not the model's (leave it null, as the groups do: verl's default of 14
-counts other image tokens than the rollout for Qwen3-VL), packed Qwen3.5 without flash-linear-attention (verl's
-log-probabilities are then off by up to 0.67 while rollout and actor still correlate at 0.997), Ulysses where nothing
-joins the parts of a sequence, and LoRA on GLM-4.5V's router.
+counts other image tokens than the rollout for Qwen3-VL), packed Qwen3.5 without flash-linear-attention (states leak from
+one sequence into the next while rollout and actor still agree), Ulysses where nothing joins the parts of a sequence,
+fused kernels where verl's forward for them leaves the images out, and LoRA on GLM-4.5V's router. What counts is the
+`model_type`, whatever a checkpoint is called.
 
 ## A family of your own
 
@@ -160,6 +164,8 @@ def outcome(results: dict[str, str], test: str, parameters: str) -> str:
 def cells(family: Family, results: dict[str, str]) -> dict[str, str]:
     """One row of the first table."""
     row = {column: outcome(results, *tests) for column, tests in PASSES.items()}
+    if family.packing_needs:
+        row = {column: f"needs {family.packing_needs}" if cell == "refused" else cell for column, cell in row.items()}
     return {**row, "Megatron": "parts" if MEGATRON in family.engines else "refused"}
 
 
@@ -176,6 +182,7 @@ def differences(family: Family) -> dict[str, str]:
         "positions": f"{family.position_rows} rows (mRoPE)" if family.position_rows > 1 else "1-D",
         "deepstack": _yes(family.deepstack),
         "linear attention": _yes(family.hybrid),
+        "fused kernels": _yes(family.fused_kernels),
         "LoRA on": ", ".join(family.adapter_targets) or "all linear layers",
         "engines": ", ".join(family.engines),
         "to know": family.remark or "-",

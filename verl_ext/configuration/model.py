@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the model fit the methods, and the configuration the model? Asked before Ray starts, and again in the workers."""
+"""Does the model fit the methods, and the configuration the model? Asked before Ray starts, and in the workers."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ def let_table_be_read(tower: torch.nn.Module, name: str) -> None:
     """Have the embedding called `name` in `tower` looked up by calling it.
 
     FSDP2 shards every embedding by itself and gathers its weight while it is called; a module that reads the weight
-    without calling finds this rank's shard. While the embedding's owner runs, the rows that calling gives for all indices
-    stand in the weight's place, and gradients go back the same way. FSDP1, and FSDP2 where the embedding is not sharded
+    without calling finds this rank's shard. While the embedding's owner runs, the rows that calling gives for all
+    indices stand in the weight's place, and gradients go back the same way. FSDP1, and FSDP2 where the embedding is not sharded
     by itself, have gathered the weight by then, and nothing is done.
 
     Args:
@@ -26,9 +26,10 @@ def let_table_be_read(tower: torch.nn.Module, name: str) -> None:
     owner_name, _, table_name = name.rpartition(".")
     owner = tower.get_submodule(owner_name)
     table: Any = owner.get_submodule(table_name)
+    sharded = isinstance(table, FSDPModule)
 
     def before(_owner: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        if not isinstance(table, FSDPModule):
+        if not sharded:
             return
         # Where the owner computes: an offloaded shard lies elsewhere.
         device = next(value.device for value in chain(args, kwargs.values()) if isinstance(value, torch.Tensor))

@@ -31,5 +31,5 @@ def admit_model(config: DictConfig, perception: Perception) -> None:
 
 
 def _works(_module: str) -> bool:
-    """Whether transformers uses flash-linear-attention, the one module that a family needs: it asks for more than that."""
+    """Whether transformers uses flash-linear-attention, the one that families need; that it is there is not enough."""
     return is_flash_linear_attention_available()

@@ -171,7 +171,7 @@ def test_the_reference_is_checked_as_well(key, checked):
     with pytest.raises(ConfigurationError, match=rf"ref.{key}=2: verl does not split"):
         validate(config)
     config = with_(model(checked, families.path("glm46v")), actor_rollout_ref__ref__strategy="megatron")
-    with pytest.raises(ConfigurationError, match="ref.strategy=megatron: GLM-4.6V"):
+    with pytest.raises(ConfigurationError, match=r"ref\.strategy=megatron: GLM-4\.6V"):
         validate(config)
 
 

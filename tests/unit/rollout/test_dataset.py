@@ -183,5 +183,5 @@ def test_prompts_are_counted_by_the_models_own_patches(family, build):
 
 def test_patches_of_another_size_than_the_models_are_refused(build):
     """As before Ray, for a model that had yet to be fetched then."""
-    with pytest.raises(ConfigurationError, match="data.image_patch_size=14: .* patches of 16 pixels"):
+    with pytest.raises(ConfigurationError, match=r"data.image_patch_size=14: .* patches of 16 pixels"):
         build([row(0, image=png())], family="qwen3_vl", filter_overlong_prompts=False, image_patch_size=14)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from verl_ext.models.family import FSDP, MEGATRON, Family
 from verl_ext.models.registry import register_family
 
-register_family(Family(model_type="qwen2_vl", name="Qwen2-VL", fused_kernels=True, own_attention=True))
-register_family(
-    Family(
-        model_type="qwen2_5_vl", name="Qwen2.5-VL", engines=(*FSDP, MEGATRON), fused_kernels=True, own_attention=True
-    )
-)
+QWEN2_VL = Family(model_type="qwen2_vl", name="Qwen2-VL", fused_kernels=True, own_attention=True)
+
+register_family(QWEN2_VL)
+register_family(replace(QWEN2_VL, model_type="qwen2_5_vl", name="Qwen2.5-VL", engines=(*FSDP, MEGATRON)))
