@@ -67,21 +67,22 @@ On a tiny random model of each family, on a CPU, in float32: every pass over row
 before the response, two side by side, three of them, between the words of a system prompt, and none at all, against
 transformers' own model run on one row at a time. "yes" is within 1e-5, absolute or relative (hybrids of linear and full
 attention 1e-4; entropies of top-p, which jump where a token enters the nucleus, ten times that), "refused" stops before
-Ray, "needs fla" was refused here for want of flash-linear-attention, "-" was not run. **No row says anything about speed or memory, and none ran on a GPU.**
+Ray, "needs fla" was refused here for want of flash-linear-attention, "-" was not run. **No row says anything about speed
+or memory, and none ran on a GPU.**
 
 """
 NOTES = """
 - *padded*, *packed*: `actor_rollout_ref.model.use_remove_padding` False and True, with log-probabilities, entropies and
   all signals below, and with logits of all tokens as well as of responses alone.
-- *two ranks*: FSDP2 with images on one rank only, in the passes (within 2e-5 of one rank's) and in the update (gradients
-  within 1e-5 of the largest).
+- *two ranks*: FSDP2 with images on one rank only, in the passes (within 2e-5 of one rank's) and in the update
+  (gradients within 1e-5 of the largest).
 - *LoRA*: a trained adapter, against transformers with the adapter's product added to its weights.
-- *Ulysses*: packed sequences split over two ranks, as closely as two ranks. verl joins the parts in flash-attention; the
-  CPU platform does it in transformers' "sdpa".
+- *Ulysses*: packed sequences split over two ranks, as closely as two ranks. verl joins the parts in flash-attention;
+  the CPU platform does it in transformers' "sdpa".
 - Engines: the passes ran on FSDP2. Of FSDP1 the repairs of GLM's tower ran, in one process; it takes the same hooks.
 - *Megatron*: verl's engine for it as a whole needs a GPU; "parts" were tested on Megatron-Core's own model on a CPU.
-- *whole run*: `main_ppo` with PGPO and vLLM, rollout and actor correlating above 0.999 (Qwen3.5 above 0.99, since vLLM
-  on a CPU runs it in bfloat16 only).
+- *whole run*: two steps of `main_ppo` with PGPO and vLLM, rollout and actor correlating above 0.999 in each (Qwen3.5
+  above 0.997, its MoE above 0.95: vLLM on a CPU runs them in bfloat16 only).
 
 ## Ablations and signals
 
@@ -111,10 +112,10 @@ TAIL = """| without `vision_config` | text-only: without images there is nothing
 | any other | never verified |
 
 Also refused: a `data.image_patch_size` that is not the model's (leave it null, as the groups do: verl's default of 14
-counts other image tokens than the rollout for Qwen3-VL), packed Qwen3.5 without flash-linear-attention (states leak from
-one sequence into the next while rollout and actor still agree), Ulysses where nothing joins the parts of a sequence,
-fused kernels where verl's forward for them leaves the images out, and LoRA on GLM-4.5V's router. What counts is the
-`model_type`, whatever a checkpoint is called.
+counts other image tokens than the rollout for Qwen3-VL), packed Qwen3.5 without flash-linear-attention (states leak
+from one sequence into the next while rollout and actor still agree), Ulysses where nothing joins the parts of a
+sequence, fused kernels where verl's forward for them leaves the images out, and LoRA on GLM-4.5V's router. What counts
+is the `model_type`, whatever a checkpoint is called.
 
 ## A family of your own
 

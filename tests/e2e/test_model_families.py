@@ -25,6 +25,7 @@ BFLOAT16 = ["actor_rollout_ref.rollout.dtype=bfloat16"]
 RUNS = {
     "qwen3_vl": ([], 0.999),
     "qwen3_vl_moe": ([], 0.999),
+    "glm4v": ([], 0.999),
     "qwen3_5": (BFLOAT16, 0.997),
     "qwen3_5_moe": ([*BFLOAT16, "perception.min_rollout_correlation=null"], 0.95),
 }

@@ -72,6 +72,12 @@ def image_tokens(processor: Any) -> tuple[str, ...]:
     return QWEN_IMAGE_TOKENS if config is None else family_of(config.model_type).image_tokens
 
 
+def sends_all_image_tokens(processor: Any) -> bool:
+    """Whether verl gives vLLM every image token of an image of the model that it loaded `processor` for."""
+    config = getattr(processor, "config", None)
+    return config is not None and not family_of(config.model_type).sends_one_image_token
+
+
 def patch_format(processor: Any) -> PatchFormat:
     """How a processor writes the patch rows of images."""
     images = processor.image_processor

@@ -49,6 +49,8 @@ class Family:
         deepstack: whether features of the tower are also added behind the first layers of the decoder.
         hybrid: whether some layers are linear attention, which a mask cannot keep from seeing a token.
         packing_needs: module without which packed sequences leak into each other; None where they never do.
+        sends_one_image_token: whether verl gives vLLM one image token an image; else vLLM would count images twice.
+        counts_flops: whether verl's estimate of FLOPs works for it; else it ends the first update.
         fused_kernels: whether verl's fused kernels have a forward for it; else they leave its images out.
         guessed: whether this is no registered family, but what a model was taken for that the user insists on.
         splits_sequences: whether verl cuts its packed sequences over ranks (Ulysses sequence parallelism).
@@ -72,6 +74,8 @@ class Family:
     deepstack: bool = False
     hybrid: bool = False
     packing_needs: str | None = None
+    sends_one_image_token: bool = True
+    counts_flops: bool = True
     fused_kernels: bool = False
     guessed: bool = False
     splits_sequences: bool = True

@@ -16,8 +16,8 @@ def let_table_be_read(tower: torch.nn.Module, name: str) -> None:
 
     FSDP2 shards every embedding by itself and gathers its weight while it is called; a module that reads the weight
     without calling finds this rank's shard. While the embedding's owner runs, the rows that calling gives for all
-    indices stand in the weight's place, and gradients go back the same way. FSDP1, and FSDP2 where the embedding is not sharded
-    by itself, have gathered the weight by then, and nothing is done.
+    indices stand in the weight's place, and gradients go back the same way. FSDP1, and FSDP2 where the embedding is
+    not sharded by itself, have gathered the weight by then, and nothing is done.
 
     Args:
         tower: of an engine's model.

@@ -17,6 +17,8 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.workers.rollout.utils import get_vision_placeholder_token_ids
 
 from verl_ext.errors import ConfigurationError
+from verl_ext.models.facts import sends_all_image_tokens
+from verl_ext.rollout.image_prompts import one_token_an_image
 from verl_ext.vocabulary import IMAGE_TOKENS_MASKED
 
 
@@ -66,9 +68,12 @@ class PerceptionAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type:
     """verl's worker, which masks sampled placeholders before it scores, measures and stores a response."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Needed although it adds nothing: Ray sends what a class inherits by value where the class's name leads to an
-        # actor class, and `super()` in verl's `__init__` would then look for a copy of verl's class.
+        # Ray sends what a class inherits by value where the class's name leads to an actor class, and without an
+        # `__init__` of its own `super()` in verl's would look for a copy of verl's class.
         super().__init__(*args, **kwargs)
+        if sends_all_image_tokens(self.processor):
+            placeholders = frozenset(get_vision_placeholder_token_ids(self.processor))
+            self.llm_client.generate = one_token_an_image(self.llm_client.generate, placeholders)
 
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any

@@ -25,6 +25,7 @@ from verl_ext.passes.row_inputs import Inputs, row_inputs, set_row_inputs
 from verl_ext.passes.signals_by_pass import log_prob_fields, plan
 from verl_ext.vocabulary import HAS_IMAGE, KEEP_IMAGES, PROGRESS, STEP
 from verl_ext.worker.admission import admit_model
+from verl_ext.worker.flops import mend_flops_counter
 from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.worker.loss import loss_with_terms
 from verl_ext.worker.position_ids import repair_position_ids
@@ -54,6 +55,7 @@ class PerceptionWorkerMixin(Base):
         self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):
             engine: Any = worker.engine
+            mend_flops_counter(worker, engine.model_config.hf_config)
             passes_of(engine).prepare(engine, perception.options.response_only_logits, self.plan)
         if self.actor is None:
             return

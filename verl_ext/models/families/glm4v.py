@@ -2,7 +2,8 @@
 """GLM-4.1V, GLM-4.5V and GLM-4.6V, whose tower needs repairs before verl can train it.
 
 verl reads GLM-4.1V's features as a tensor, shards the table of positions that the tower reads without calling it, and
-leaves the other two to transformers, which runs no tower where a micro-batch has no image.
+leaves the other two to transformers, which runs no tower where a micro-batch has no image. It sends vLLM all image
+tokens of an image, which vLLM then multiplies, and estimates FLOPs by numbers that transformers 5 keeps elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ GLM_4_1V = Family(
         "<|begin_of_video|>",
         "<|end_of_video|>",
     ),
+    sends_one_image_token=False,
+    counts_flops=False,
     fused_kernels=True,
     own_attention=True,
     remark="its vision tower is repaired at hooks, without which verl 0.9 cannot train it",

