@@ -67,8 +67,8 @@ On a tiny random model of each family, on a CPU, in float32: every pass over row
 before the response, two side by side, three of them, between the words of a system prompt, and none at all, against
 transformers' own model run on one row at a time. "yes" is within 1e-5, absolute or relative (hybrids of linear and full
 attention 1e-4; entropies of top-p, which jump where a token enters the nucleus, ten times that), "refused" stops before
-Ray, "needs fla" was refused here for want of flash-linear-attention, "-" was not run. **No row says anything about speed
-or memory, and none ran on a GPU.**
+Ray, "needs fla" was refused here for want of flash-linear-attention, "-" was not run. **No row says anything about
+speed or memory, and none ran on a GPU.**
 
 """
 NOTES = """

@@ -14,6 +14,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(1200))
             if item.path.name != "test_main_ppo.py" or "vanilla" in item.fixturenames:
                 item.add_marker(pytest.mark.slow)
+            if item.path.name == "test_model_families.py" and "qwen3_vl]" not in item.name:
+                item.add_marker(pytest.mark.more_models)
     # Two nodes take the memory of two runs: first, beside tests that need little.
     items.sort(key=lambda item: item.path.name != "test_two_nodes.py")
 

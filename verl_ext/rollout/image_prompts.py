@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import groupby
 from typing import Any
 
 
@@ -24,5 +25,5 @@ def one_token_an_image(
 
 def without_runs(prompt_ids: Sequence[int], placeholders: Collection[int]) -> list[int]:
     """`prompt_ids` with one token for each run of the same placeholder."""
-    before = [None, *prompt_ids[:-1]]
-    return [token for token, last in zip(prompt_ids, before, strict=True) if token not in placeholders or token != last]
+    runs = groupby(prompt_ids)
+    return [token for value, run in runs for token in ((value,) if value in placeholders else run)]

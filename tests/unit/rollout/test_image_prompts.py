@@ -30,7 +30,7 @@ def test_runs_become_one_token(prompt, wanted):
 def test_it_is_what_verl_does_for_qwen_vl():
     processor = hf_processor(str(families.path("qwen3_vl")))
     image = processor.image_token_id
-    prompt = [5, image, image, image, 6, image, 7, 7]
+    prompt = [50, image, image, image, 60, image, 70, 70]
     assert without_runs(prompt, {image}) == qwen2_5_vl_dedup_image_tokens(prompt, processor)
 
 
