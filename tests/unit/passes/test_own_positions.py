@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensordict import TensorDict
 from torch.nested import nested_tensor_from_jagged
+from transformers import Qwen2_5_VLConfig
 from verl.utils import tensordict_utils as tu
 
 from verl_ext.models.language_model import hooks
@@ -78,6 +79,7 @@ def test_truncated_entropies_of_the_parts_are_those_of_the_whole(rows, ranks, re
     states = torch.randn(ranks * length, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model = torch.nn.Module()
     model.lm_head = torch.nn.Linear(WIDTH, VOCABULARY, bias=False, dtype=torch.float64)
+    model.config = Qwen2_5_VLConfig()
     total = torch.zeros(len(where), dtype=torch.float64)
     for rank in range(ranks):
         parts = OneOf(rank, ranks, total.add_)

@@ -217,17 +217,27 @@ def train_file(tmp_path_factory):
     return path
 
 
+INSISTING = "perception.unverified_model=True"
+
+
 @pytest.mark.parametrize(
-    ("command", "model_type"), [("doctor", "qwen2_5_vl"), ("doctor", "unheard_of"), ("validate", "unheard_of")]
+    ("command", "model_type", "more", "said"),
+    [
+        ("doctor", "qwen2_5_vl", [], ""),
+        ("doctor", "unheard_of", [], "(model_type unheard_of)"),
+        ("doctor", "unheard_of", [INSISTING], "trust_remote_code"),
+        ("validate", "unheard_of", [INSISTING], ""),
+    ],
 )
-def test_code_of_a_model_stays_unread(tmp_path, sentinel, network, train_file, command, model_type):
+def test_code_of_a_model_stays_unread(tmp_path, sentinel, network, train_file, command, model_type, more, said):
     folder = model_with_code(tmp_path / "model", sentinel, model_type)
     files = [f"data.{split}_files={train_file}" for split in ("train", "val")]
-    done = run(command, *SMALL, "+perception=pgpo", REWARD, *files, f"actor_rollout_ref.model.path={folder}")
+    path = f"actor_rollout_ref.model.path={folder}"
+    done = run(command, *SMALL, "+perception=pgpo", REWARD, *files, path, *more)
     assert "Traceback" not in done.output
     if (command, model_type) == ("doctor", "unheard_of"):
         assert done.exit_code == 1
-        assert "trust_remote_code" in done.output
+    assert said in " ".join(done.output.split())
 
 
 @pytest.mark.slow
