@@ -8,8 +8,8 @@ usage() {
 Sets everything up, then lints, type-checks and tests.
 
   test.sh           what a change may break: every quick test, and one whole run of main_ppo
-  test.sh --all     everything but those of the markers below, and the core of it once more on the versions that verl pins for GPUs, for
-                    which it sets up another 8 GB with Python 3.12; further options go to both calls of pytest
+  test.sh --all     everything but those of the markers below, and the core of it once more on the versions that verl pins
+                    for GPUs, for which it sets up another 8 GB with Python 3.12; further options go to both calls of pytest
   test.sh OPTIONS   pytest with these options, e.g. -m faults (kill tests, an hour), -m more_models (whole runs of more model
                     families, 5 minutes) or tests/unit/methods/test_pgpo.py
 

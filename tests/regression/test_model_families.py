@@ -149,7 +149,7 @@ def expected(case):
 def assert_same(found, wanted, tolerance):
     assert found.keys() == wanted.keys()
     for name, values in wanted.items():
-        for index, (place, got, row) in enumerate(zip(family_rows.PROMPTS, found[name], values, strict=False)):
+        for index, (place, got, row) in enumerate(zip(family_rows.PROMPTS, found[name], values, strict=True)):
             text = f"{name} of row {index}, {place}: off by {(got - row).abs().max()}"
             assert torch.allclose(got, row, atol=tolerance, rtol=tolerance), text
 

@@ -36,7 +36,7 @@ def response_logits(model, row):
 
 @pytest.mark.parametrize("kind", ["fsdp", "fsdp2"])
 @pytest.mark.parametrize("name", ["glm4v_moe", "glm46v"])
-def test_logits_and_gradients_are_those_of_the_whole_model(name, kind, group):
+def test_logits_and_under_fsdp2_gradients_are_those_of_the_whole_model(name, kind, group):
     plain = family_rows.load(name)
     row = family_rows.rows(name, plain)[0]
     wanted = response_logits(plain, row)

@@ -46,7 +46,7 @@ def check_model(config: DictConfig, perception: Perception) -> None:
         return
     on_cpu = _get(config, "trainer.device") == "cpu"
     family = check_roles(config, model, perception, on_cpu, works=lambda module: find_spec(module) is not None)
-    if model.model_type == family.model_type and not family.guessed:
+    if not family.guessed:
         own = model.patch_size(family.patch_size)
         fitness.check_patch_size(family.name, own, _get(config, fitness.PATCH_SIZE))
 

@@ -12,6 +12,7 @@ from verl_ext.configuration.estimators import check_estimator, check_verls_estim
 from verl_ext.configuration.model import SEQUENCE_PARALLEL_KEYS, check_model
 from verl_ext.configuration.section import Perception, parse
 from verl_ext.errors import ConfigurationError
+from verl_ext.models.fitness import FUSED_KERNELS
 from verl_ext.signals.request import Similarity, needs_logits, view_of
 
 TRAINER_MODES = ("perception_sync", "perception_colocate_async", "perception_separate_async")
@@ -19,7 +20,6 @@ MODE_PREFIX = "perception_"
 MODE = "trainer.v1.trainer_mode"
 STRATEGIES = ("fsdp", "fsdp2", "megatron")
 STRATEGY = "actor_rollout_ref.actor.strategy"
-FUSED_KERNELS = "actor_rollout_ref.model.use_fused_kernels"
 MEGATRON = "actor_rollout_ref.actor.megatron"
 MTP = "actor_rollout_ref.model.mtp.enable"
 GROUP_ESTIMATORS = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline")
