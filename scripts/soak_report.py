@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ def by_role(samples: Sequence[Sample], measured: str) -> dict[str, Slope | None]
     return found
 
 
+def processes(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many processes a role usually has: one that just started another is seen twice for a moment."""
+    names = {name for sample in samples for name in sample["roles"]}
+    return {
+        name: median_low([sample["roles"][name]["processes"] for sample in samples if name in sample["roles"]])
+        for name in sorted(names)
+    }
+
+
 def figures(samples: Sequence[Sample], steps: Sequence[Step], ends: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Everything that the report says, as plain numbers.
 
@@ -108,7 +118,7 @@ def figures(samples: Sequence[Sample], steps: Sequence[Step], ends: Sequence[Map
         "shared_mb": {name: _plain(line) for name, line in by_role(used, "pss_mb").items()},
         "fds": {name: _plain(line) for name, line in by_role(used, "fds").items()},
         "threads": {name: _plain(line) for name, line in by_role(used, "threads").items()},
-        "processes": {name: held["processes"] for name, held in (used[-1]["roles"] if used else {}).items()},
+        "processes": processes(used),
         "sizes_mb": {key: _plain(_of(used, key)) for key in ("run_mb", "ray_session_mb")},
         "files": {key: _plain(_of(used, key)) for key in ("shared_memory_files", "temporary_files")},
         "lowest_correlation": min((value for _, value in correlation), default=None),
@@ -164,7 +174,7 @@ def _memory_table(found: Mapping[str, Any]) -> str:
     ]
     for name, line in found["memory_mb"].items():
         ends = [_ends(found[key][name], digits=0) for key in ("fds", "threads")]
-        count = found["processes"].get(name, 0)
+        count = found["processes"][name]
         first, last = ("-", "-") if line is None else (f"{line['first']:.1f}", f"{line['last']:.1f}")
         later = found["memory_mb_later"].get(name)
         flat = "-" if later is None else "yes" if later["is_flat"] else "no"

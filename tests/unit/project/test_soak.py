@@ -101,6 +101,14 @@ def test_figures_and_their_text(reports):
     assert "lowest 0.990000" in text
 
 
+def test_a_process_seen_twice_or_not_at_all_for_a_moment_does_not_change_their_number(reports):
+    samples = [sample(step, 500) for step in range(1, 6)]
+    samples[-1]["roles"] = {}
+    samples[0]["roles"]["driver"]["processes"] = 2
+    assert reports.processes(samples) == {"driver": 1}
+    assert reports.processes([]) == {}
+
+
 def test_the_page_has_the_figures_of_the_soak(reports):
     found = json.loads((ROOT / "docs/soak.json").read_text())
     page = (ROOT / "docs/reliability.md").read_text()
