@@ -41,6 +41,8 @@ class RunOptions:
             leaves them the rounding noise of their mean over 1e-6, and a group of one its reward.
         response_only_logits: compute logits of response tokens only, in every pass of actor and reference; null does so
             wherever the engine lets it.
+        share_prompts: compute a group's prompt and pictures once, in every pass of actor and reference; null does so
+            wherever engine, model and attention allow.
         unverified_model: run on a model, or on one of verl's engines for it, that methods were not verified on, after a
             warning; its parts are looked for where Qwen2.5-VL has them.
     """
@@ -57,6 +59,7 @@ class RunOptions:
     shuffle_weights: bool = False
     zero_equal_reward_groups: bool = False
     response_only_logits: bool | None = None
+    share_prompts: bool | None = None
     unverified_model: bool = False
 
 

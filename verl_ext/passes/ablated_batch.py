@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from verl_ext.ablation import AblationSpec, PackedSequences, ablate_pixels, drop
 from verl_ext.ablation.seeding import generators, sample_rows
 from verl_ext.models.facts import ModelFacts
 from verl_ext.passes.row_inputs import Inputs, has_image, row_inputs, set_row_inputs
+from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Ablation:
             step: training step, for the seed of masks and noise.
             progress: fraction of the run in [0, 1], for strengths that change over it.
         """
+        shared = shared_prompts(micro_batch)
         ablated = micro_batch.copy()
+        forget_sharing(ablated)
         if self.spec.kind == "drop_vision":
             return self._without_vision(ablated)
         if self.spec.kind == "shuffle_text":
             return self._with_other_words(ablated, step)
-        return self._with_other_pixels(ablated, step, progress)
+        return self._with_other_pixels(ablated, step, progress, () if shared is None else shared.groups)
 
     def _without_vision(self, batch: TensorDict) -> TensorDict:
         packed = unpack(batch)
@@ -48,13 +52,18 @@ class Ablation:
         set_row_inputs(batch, [{} for _ in row_inputs(batch)])
         return batch
 
-    def _with_other_pixels(self, batch: TensorDict, step: int, progress: float) -> TensorDict:
-        prompts, responses = batch["prompts"].unbind(), batch["responses"].unbind()
-        rows = [
-            self._ablate(inputs, step, progress, *self._identity(prompt, response))
-            for inputs, prompt, response in zip(row_inputs(batch), prompts, responses, strict=True)
-        ]
-        set_row_inputs(batch, rows)
+    def _with_other_pixels(
+        self, batch: TensorDict, step: int, progress: float, groups: Iterable[Sequence[int]]
+    ) -> TensorDict:
+        prompts, responses, inputs = batch["prompts"].unbind(), batch["responses"].unbind(), row_inputs(batch)
+        once = groups if self.spec.scope == "prompt" else ()
+        drawn_for = {row: rows[0] for rows in once for row in rows}
+        ablated: dict[int, Inputs] = {}
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            first = drawn_for.get(row, row)
+            if first not in ablated:
+                ablated[first] = self._ablate(inputs[row], step, progress, *self._identity(prompt, response))
+        set_row_inputs(batch, [ablated[drawn_for.get(row, row)] for row in range(len(inputs))])
         return batch
 
     def _with_other_words(self, batch: TensorDict, step: int) -> TensorDict:

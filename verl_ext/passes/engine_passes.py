@@ -14,12 +14,16 @@ from verl_ext.passes.signals_by_pass import Plan
 class Passes(Protocol):
     """The clean and the ablated pass over one kind of engine."""
 
-    def prepare(self, engine: Any, response_only_logits: bool | None, plan: Plan) -> None:
+    def prepare(self, engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
         """Fit the engine, once it has built its model, with what its passes and updates need.
+
+        Raises:
+            ConfigurationError: `share` is True and the engine or its model cannot.
 
         Args:
             engine: one of verl's, of the actor or the reference.
             response_only_logits: whether logits of response tokens alone are computed; None where possible.
+            share: whether a group's prompt is computed once; None where possible.
             plan: the signals of the run.
         """
         ...

@@ -12,22 +12,27 @@ from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 
+from verl_ext.passes.shared_prompts import shared_prompts
 from verl_ext.signals.layout import TokenLayout
 
 
 def token_layout(micro_batch: TensorDict, vision_token_ids: Sequence[int], packed: bool | None = None) -> TokenLayout:
     """Flat positions of the response tokens and of the prompts' image tokens, on the device that the engine uses.
 
+    Where prompts are shared they are those of :class:`verl_ext.passes.shared_prompts.SharedPrompts`.
+
     Hidden states flattened to (positions, D) are indexed by them: (1, N, D) when sequences are packed, (B, L, D) with
     every sequence at the start of its row when they are padded. A token's own state stands at its position; the
-    distribution that it was drawn from stands one before.
+    distribution that it was drawn from stands one before, or at the end of its prompt.
 
     Args:
         micro_batch: `input_ids`, `responses` (jagged), and verl's setting `use_remove_padding`.
         vision_token_ids: ids of the placeholders that image features replace.
-        packed: instead of verl's setting, whether positions are those of the sequences laid end to end.
+        packed: instead of verl's setting and of sharing, whether positions are those of the sequences laid end to end.
     """
     device = get_device_id()
+    if packed is None and (shared := shared_prompts(micro_batch)) is not None:
+        return shared.layout(vision_token_ids, device)
     ids, offsets = micro_batch["input_ids"].values().to(device), micro_batch["input_ids"].offsets().to(device)
     lengths, responses = offsets.diff(), micro_batch["responses"].offsets().diff().to(device)
     # Of row b, position p is ids[offsets[b] + p] and flat position starts[b] + p.
@@ -56,6 +61,8 @@ def as_response_field(values: Tensor, micro_batch: TensorDict) -> Tensor:
 
 def predictors(micro_batch: TensorDict, packed: bool | None = None) -> Tensor:
     """(N,) flat positions of the states whose distributions the response tokens were drawn from."""
+    if packed is None and (shared := shared_prompts(micro_batch)) is not None:
+        return shared.predictors.to(get_device_id())
     return token_layout(micro_batch, (), packed).tokens - 1
 
 

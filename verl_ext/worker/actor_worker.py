@@ -21,14 +21,15 @@ from verl_ext.models.facts import model_facts
 from verl_ext.passes.ablated_batch import Ablation
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.engine_passes import passes_of
-from verl_ext.passes.row_inputs import Inputs, row_inputs, set_row_inputs
 from verl_ext.passes.signals_by_pass import log_prob_fields, plan
-from verl_ext.vocabulary import HAS_IMAGE, KEEP_IMAGES, PROGRESS, STEP
+from verl_ext.vocabulary import HAS_IMAGE, PROGRESS, STEP
 from verl_ext.worker.admission import admit_model
 from verl_ext.worker.flops import mend_flops_counter
 from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.worker.loss import loss_with_terms
 from verl_ext.worker.position_ids import repair_position_ids
+from verl_ext.worker.step_pictures import StepPictures
+from verl_ext.worker.saved_tokens import saved_by_row
 
 if TYPE_CHECKING:
     Base = ActorRolloutRefWorker
@@ -52,11 +53,13 @@ class PerceptionWorkerMixin(Base):
         perception: Perception = parse(self.config.perception)
         admit_model(self.config, perception)
         super().init_model()
+        self._pictures = StepPictures()
         self.plan = plan(perception.signals)
         for worker in filter(None, (self.actor, self.ref)):
             engine: Any = worker.engine
             mend_flops_counter(worker, engine.model_config.hf_config)
-            passes_of(engine).prepare(engine, perception.options.response_only_logits, self.plan)
+            options = perception.options
+            passes_of(engine).prepare(engine, options.response_only_logits, options.share_prompts, self.plan)
         if self.actor is None:
             return
         self.model_facts = model_facts(self.actor.model_config)
@@ -71,7 +74,6 @@ class PerceptionWorkerMixin(Base):
             on_broken=perception.options.on_broken,
             fade_over=perception.options.fade_over,
         )
-        self._clean_images: tuple[Tensor, list[Inputs]] | None = None
         self.actor.set_loss_fn(self.loss_fn)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
@@ -79,23 +81,21 @@ class PerceptionWorkerMixin(Base):
         """verl's clean pass, after checking that image tokens and image features agree.
 
         With `perception_step` (int) the signals that belong to this pass are measured in it, and `has_image` (B,) bool
-        is added, unless the adapter is off (the reference of a LoRA actor). With `perception_keep_images` the image
-        features are kept for the ablated pass over the same batch.
+        is added, unless the adapter is off (the reference of a LoRA actor). In this pass and the others the images are
+        those of :class:`verl_ext.worker.step_pictures.StepPictures`.
 
         Raises:
             DataError: they do not; names the row.
         """
-        repair_position_ids(data)
+        self._complete(data)
         check_image_tokens(data, self.model_facts)
-        if tu.get(data, KEEP_IMAGES, default=False):
-            self._clean_images = (data["input_ids"].values(), row_inputs(data))
         if tu.get(data, STEP) is None or tu.get(data, "no_lora_adapter", default=False):
-            return super().compute_log_prob(data)
+            return saved_by_row(super().compute_log_prob(data))
         assert self.actor is not None
         engine: Any = self.actor.engine
         vision_token_ids = self.model_facts.vision_token_ids
         with passes_of(engine).measuring(engine, self.plan, self._views(data), vision_token_ids):
-            output = super().compute_log_prob(data)
+            output = saved_by_row(super().compute_log_prob(data))
         if output is not None:
             output[HAS_IMAGE] = torch.tensor(count_vision_tokens(data["prompts"], self.model_facts)) > 0
         return output
@@ -103,13 +103,13 @@ class PerceptionWorkerMixin(Base):
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
     def compute_ref_log_prob(self, data: TensorDict) -> TensorDict | None:
         """verl's reference pass."""
-        repair_position_ids(data)
-        return super().compute_ref_log_prob(data)
+        self._complete(data)
+        return saved_by_row(super().compute_ref_log_prob(data))
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict | None:
         """verl's update."""
-        repair_position_ids(data)
+        self._complete(data)
         return super().update_actor(data)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
@@ -118,15 +118,12 @@ class PerceptionWorkerMixin(Base):
         """Log-probabilities of the same response tokens with the image taken away.
 
         Args:
-            data: the fields of `compute_log_prob`, `perception_step` (int) and `perception_progress` (float). Without
-                `multi_modal_inputs` the images are those that the clean pass kept, row by row; `drop_vision` needs
-                none.
+            data: the fields of `compute_log_prob`, `perception_step` (int) and `perception_progress` (float).
 
         Returns:
             One (B, j) jagged fp32 field a view, over the responses; None on ranks whose outputs verl does not collect.
         """
-        self._restore_images(data)
-        repair_position_ids(data)
+        self._complete(data)
         views = self._views(data)
         outputs = {
             field: self._ablated_log_prob(views[view], data)
@@ -147,15 +144,10 @@ class PerceptionWorkerMixin(Base):
         progress: float = tu.get(data, PROGRESS, default=0.0)
         return {name: AblatedView(ablation, step, progress) for name, ablation in self.ablations.items()}
 
-    def _restore_images(self, data: TensorDict) -> None:
-        """Put the images that the clean pass kept back into the batch, and let go of them."""
-        kept, self._clean_images = self._clean_images, None
-        if kept is None:
-            return
-        input_ids, rows = kept
-        if not torch.equal(input_ids, data["input_ids"].values()):
-            raise RuntimeError("the ablated pass got other rows than the clean pass before it")
-        set_row_inputs(data, rows)
+    def _complete(self, data: TensorDict) -> None:
+        """Make a batch what verl's passes expect."""
+        self._pictures.restore(data)
+        repair_position_ids(data)
 
 
 class PerceptionActorRolloutRefWorker(PerceptionWorkerMixin, ActorRolloutRefWorker):

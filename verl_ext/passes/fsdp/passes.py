@@ -7,22 +7,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from verl_ext.errors import ConfigurationError
+from verl_ext.logs import get_logger
 from verl_ext.models.vision_tower import fit_vision_tower
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import forward_step_replaced
 from verl_ext.passes.fsdp.clean_pass import measuring
 from verl_ext.passes.fsdp.response_logits import can_choose_logits, choose_logits
+from verl_ext.passes.fsdp.share_prompts import share_prompts, why_not_shared
 from verl_ext.passes.signals_by_pass import Plan
+
+logger = get_logger(__name__)
 
 __all__ = ["measuring", "prepare", "running"]
 
 
-def prepare(engine: Any, response_only_logits: bool | None, plan: Plan) -> None:
-    """Fit the vision tower to verl and FSDP, and shorten the head's input where wanted and possible."""
+def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
+    """Fit the vision tower to verl and FSDP, shorten the head's input and share prompts where wanted and possible."""
     fit_vision_tower(engine.module)
     response_only = can_choose_logits(engine) if response_only_logits is None else response_only_logits
     if response_only or plan.paired:
         choose_logits(engine, response_only)
+    if share is False:
+        return
+    reason = why_not_shared(engine, response_only)
+    if reason is None:
+        share_prompts(engine)
+    elif share:
+        raise ConfigurationError(key="perception.share_prompts", value=True, remedy=f"{reason}; write null or False")
+    else:
+        logger.info("prompts are not shared: %s", reason)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from verl_ext.models.language_model import family, head_part, hooks
 from verl_ext.passes.equal_lists import EqualLists
 from verl_ext.passes.forward_step import ForwardStep
 from verl_ext.passes.own_positions import Parts, parts_of
+from verl_ext.passes.shared_prompts import shared_prompts
 from verl_ext.passes.token_layout import predictors
 from verl_ext.vocabulary import NO_LOGITS
 
@@ -87,16 +88,19 @@ def _from_short_logits(prepare: Any, parts: Parts, response_only: bool) -> Any:
             return {}
         if not response_only:
             return prepare(output=output, output_args=output_args, micro_batch=micro_batch, **kwargs)
-        ids = micro_batch["input_ids"]
+        ids, where = micro_batch["input_ids"], predictors(micro_batch, packed=True)
+        labels, temperatures = output_args["input_ids_rmpad_rolled"], _temperatures(output_args, ids)
+        if shared_prompts(micro_batch) is not None:
+            # No cut over ranks: what the head saw are the states at `where`, in order.
+            labels, temperatures = _unshared(micro_batch)
+        short = EqualLists.of(where, parts, len(labels))
         packed = micro_batch.copy()
         tu.assign_non_tensor(packed, use_remove_padding=True)
-        where = predictors(packed)
-        short = EqualLists.of(where, parts, len(output_args["input_ids_rmpad_rolled"]))
         packed["input_ids"] = _one_row_of(parts.ranks * short.length, like=ids)
         short_args = {
             **output_args,
-            "input_ids_rmpad_rolled": output_args["input_ids_rmpad_rolled"][short.rows],
-            "temperature_rmpad": _temperatures(output_args, ids)[short.rows],
+            "input_ids_rmpad_rolled": labels[short.rows],
+            "temperature_rmpad": temperatures[short.rows],
             "pad_size": 0,
         }
         found = prepare(output=output, output_args=short_args, micro_batch=packed, **kwargs)
@@ -107,6 +111,13 @@ def _from_short_logits(prepare: Any, parts: Parts, response_only: bool) -> Any:
 
 def _without_logits(micro_batch: TensorDict) -> bool:
     return bool(tu.get_non_tensor_data(data=micro_batch, key=NO_LOGITS, default=False))
+
+
+def _unshared(micro_batch: TensorDict) -> tuple[Tensor, Tensor]:
+    """(positions,) next token and temperature of each position of the sequences laid end to end."""
+    ids, temperature = micro_batch["input_ids"], micro_batch["temperature"]
+    rows = torch.as_tensor(temperature, dtype=torch.float32, device=ids.device).expand(len(micro_batch))
+    return ids.values().roll(-1), torch.repeat_interleave(rows, ids.offsets().diff())
 
 
 def _temperatures(output_args: dict[str, Any], ids: Any) -> Tensor:

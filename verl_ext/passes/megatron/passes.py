@@ -18,7 +18,7 @@ from verl_ext.passes.megatron.truncated_entropy import let_entropies_be_read, re
 from verl_ext.passes.signals_by_pass import Plan
 
 
-def prepare(engine: Any, response_only_logits: bool | None, plan: Plan) -> None:
+def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
     """Compute logits of response tokens alone, where wanted and possible, and let entropies be read from them."""
     if plan.entropies:
         let_entropies_be_read(engine, tensor_parallel_axis())

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A prompt computed once for its responses: the same log-probabilities, signals, losses and gradients."""
+
+import pytest
+import torch
+from support import batches, tiny, workers
+from verl.workers.utils.padding import response_from_nested
+
+pytestmark = pytest.mark.usefixtures("process_group")
+
+EVERYTHING = [
+    "+perception=papo_g",
+    "recipe=grpo",
+    "perception.papo.entropy_coef=0.03",
+    "perception.methods=[papo,pepo,tor,pgpo,vgpo]",
+    "+perception.pgpo.divergence=kl",
+    "+perception.pgpo.view=noised",
+    "+perception.views.noised.kind=gaussian_noise",
+]
+PACKED = "actor_rollout_ref.model.use_remove_padding=True"
+APART = "perception.share_prompts=False"
+SHARED = "perception.share_prompts=True"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Three responses to each of four prompts, and a row that is alone."""
+    vlm = tiny.model(torch.float32)
+    return [*batches.rows(vlm, per_prompt=3), tiny.row([], "is it dark?", batches.RESPONSES[0], vlm, seed=3)]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["padded", "packed"])
+def packed(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(packed):
+    """A worker that computes every prompt n times, and one that shares them."""
+    overrides = [*EVERYTHING, *([PACKED] if packed else [])]
+    with workers.transformers_restored():
+        yield workers.build(*overrides, APART), workers.build(*overrides, SHARED)
+
+
+def measured(worker, rows, **settings):
+    data = {"compute_loss": False, "calculate_entropy": True, **workers.STEP, **settings}
+    clean = worker.compute_log_prob(batches.batch(rows, **data))
+    mask = batches.batch(rows)["response_mask"]
+    own = {name: response_from_nested(clean[name], mask) for name in ("log_probs", "entropy")}
+    return {**workers.measured(worker, rows, **data), **own}
+
+
+SPLITS = {
+    "all": {"micro_batch_size_per_gpu": 13},
+    "one row at a time": {"micro_batch_size_per_gpu": 1},
+    "dynamic": {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160},
+    "dynamic, all": {"use_dynamic_bsz": True, "max_token_len_per_gpu": 10_000},
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("order", ["in order", "mixed"])
+def test_all_that_is_measured_agrees(pair, rows, packed, split, order):
+    given = rows if order == "in order" else [rows[i] for i in torch.randperm(13, generator=torch.manual_seed(1))]
+    apart, shared = (measured(worker, given, use_remove_padding=packed, **SPLITS[split]) for worker in pair)
+    assert shared.keys() - apart.keys() == {"perception_saved_tokens"}
+    assert {"ablated_log_prob", "visual_kl_noised", "log_probs", "entropy"} <= set(apart)
+    for name in apart:
+        one, other = (t.values() if t.is_nested else t for t in (apart[name], shared[name]))
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_what_was_saved_is_told(pair, rows, packed):
+    data = {"compute_loss": False, "calculate_entropy": True, "use_remove_padding": packed, **workers.STEP}
+    saved = pair[1].compute_log_prob(batches.batch(rows, micro_batch_size_per_gpu=13, **data))["perception_saved_tokens"]
+    prompts = [len(row.input_ids) - row.response_length for row in rows]
+    expected = [0.0 if place % 3 == 0 else prompts[place] for place in range(13)]
+    assert saved.tolist() == expected
+
+
+def test_loss_and_gradients_agree(pair, rows):
+    apart, shared = (workers.loss_and_gradients(worker, rows[:12]) for worker in pair)
+    assert shared[0] == pytest.approx(apart[0], rel=1e-6)
+    assert apart[1].keys() == shared[1].keys()
+    largest = max(gradient.abs().max() for gradient in apart[1].values())
+    assert largest > 1e-3
+    for name, gradient in apart[1].items():
+        torch.testing.assert_close(shared[1][name], gradient, atol=1e-5 * largest, rtol=0, msg=name)

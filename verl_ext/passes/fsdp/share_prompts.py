@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every prompt of a micro-batch and its pictures once, in all passes of one of verl's FSDP engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch.nested import nested_tensor_from_jagged
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id
+from verl.workers.engine.fsdp import transformer_impl
+
+from verl_ext.attention.hooks import install, why_not
+from verl_ext.logs import get_logger
+from verl_ext.models.language_model import decoder, family
+from verl_ext.passes.forward_step import ForwardStep, method_replaced
+from verl_ext.passes.fsdp.first_use import FirstUse
+from verl_ext.passes.fsdp.micro_batches import by_group
+from verl_ext.passes.shared_prompts import shared_prompts
+from verl_ext.vocabulary import SAVED_TOKENS, SHARE_PROMPTS
+
+logger = get_logger(__name__)
+
+
+def why_not_shared(engine: Any, response_only: bool) -> str | None:
+    """Why `engine` cannot share prompts, for people; None if it can.
+
+    Args:
+        engine: one of verl's FSDP engines, with its model built.
+        response_only: whether its head sees response tokens alone.
+    """
+    known = family(engine.module)
+    text = engine.module.config.get_text_config()
+    windows = {kind for kind in getattr(text, "layer_types", None) or () if kind != "full_attention"}
+    if not response_only:
+        return "logits are computed of all tokens (perception.response_only_logits, or fused kernels)"
+    if engine.use_ulysses_sp:
+        return "sequences are cut over ranks (ulysses_sequence_parallel_size)"
+    if known.hybrid or windows:
+        return f"{known.name} has layers without full attention, whose states cannot branch behind a prompt"
+    if known.guessed:
+        return "the model is not one that it was verified on"
+    return why_not(text._attn_implementation)
+
+
+def share_prompts(engine: Any) -> None:
+    """Have `engine` share prompts from now on, once a first use has shown that nothing changes by it.
+
+    Args:
+        engine: one of verl's FSDP engines for which :func:`why_not_shared` is None.
+    """
+    install(decoder(engine.module).layers[0].self_attn, engine.module.config.get_text_config()._attn_implementation)
+    engine.forward_step = _counting(engine.forward_step)
+    engine.prepare_model_inputs = _from_groups(engine.prepare_model_inputs)
+    engine.forward_backward_batch = _sharing(engine.forward_backward_batch, FirstUse(engine))
+
+
+def _sharing(own: Callable[..., Any], first_use: FirstUse) -> Callable[..., Any]:
+    """verl's loop over micro-batches, which keep groups together and share their prompts."""
+
+    def forward_backward_batch(data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+        share = first_use.allows(data)
+        tu.assign_non_tensor(data, **{SHARE_PROMPTS: share})
+        if not share:
+            return own(data, *args, **kwargs)
+        with method_replaced(transformer_impl, "prepare_micro_batches", by_group):
+            return own(data, *args, **kwargs)
+
+    return forward_backward_batch
+
+
+def _from_groups(own: Callable[..., Any]) -> Callable[..., Any]:
+    """verl's preparation of a model's inputs, of the shared sequences where there are any."""
+
+    def prepare_model_inputs(micro_batch: TensorDict) -> Any:
+        shared = shared_prompts(micro_batch)
+        return own(micro_batch=micro_batch if shared is None else shared.batch.to(get_device_id()))
+
+    return prepare_model_inputs
+
+
+def _counting(step: ForwardStep) -> ForwardStep:
+    """Also tell of each row how many tokens of its prompt another row computed."""
+
+    def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        shared = shared_prompts(micro_batch)
+        loss, output = step(micro_batch, *args, **kwargs)
+        rows = len(micro_batch)
+        saved = torch.zeros(rows) if shared is None else shared.saved.float()
+        output["model_output"][SAVED_TOKENS] = nested_tensor_from_jagged(saved, torch.arange(rows + 1))
+        return loss, output
+
+    return forward_step
