@@ -21,6 +21,7 @@ EVERYTHING = [
 ]
 PACKED = "actor_rollout_ref.model.use_remove_padding=True"
 FULL = "perception.response_only_logits=False"
+APART = "perception.share_prompts=False"
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["padded", "packed"])
@@ -33,7 +34,7 @@ def pair(packed):
     """A worker that computes all logits, and one that, as it would by itself, computes those of responses."""
     overrides = [*EVERYTHING, *([PACKED] if packed else [])]
     with workers.transformers_restored():
-        yield workers.build(*overrides, FULL), workers.build(*overrides)
+        yield workers.build(*overrides, FULL), workers.build(*overrides, APART)
 
 
 def measured(worker, rows, **settings):

@@ -4,6 +4,7 @@
 import pytest
 import torch
 from support import batches, tiny, workers
+from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -63,19 +64,25 @@ SPLITS = {
 def test_all_that_is_measured_agrees(pair, rows, packed, split, order):
     given = rows if order == "in order" else [rows[i] for i in torch.randperm(13, generator=torch.manual_seed(1))]
     apart, shared = (measured(worker, given, use_remove_padding=packed, **SPLITS[split]) for worker in pair)
-    assert shared.keys() - apart.keys() == {"perception_saved_tokens"}
+    assert shared.keys() == apart.keys()
     assert {"ablated_log_prob", "visual_kl_noised", "log_probs", "entropy"} <= set(apart)
     for name in apart:
         one, other = (t.values() if t.is_nested else t for t in (apart[name], shared[name]))
         torch.testing.assert_close(other, one, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_what_was_saved_is_told(pair, rows, packed):
-    data = {"compute_loss": False, "calculate_entropy": True, "use_remove_padding": packed, **workers.STEP}
-    saved = pair[1].compute_log_prob(batches.batch(rows, micro_batch_size_per_gpu=13, **data))["perception_saved_tokens"]
-    prompts = [len(row.input_ids) - row.response_length for row in rows]
-    expected = [0.0 if place % 3 == 0 else prompts[place] for place in range(13)]
-    assert saved.tolist() == expected
+def test_what_was_saved_is_told(pair, rows):
+    engine = pair[1].actor.engine
+    data = batches.batch(rows[:12], use_dynamic_bsz=False, micro_batch_size_per_gpu=6, global_batch_size=12)
+    tu.assign_non_tensor(data, use_fused_kernels=False, use_remove_padding=engine.use_remove_padding)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        no_loss = lambda model_output, **_: (model_output["log_probs"].values().sum() * 0.0, {})  # noqa: E731
+        metrics = engine.forward_backward_batch(data, no_loss, forward_only=False)["metrics"]
+    prompts = [len(row.input_ids) - row.response_length for row in rows[:12]]
+    assert metrics["perception/prompt_tokens"].aggregate() == sum(prompts)
+    saved = metrics["perception/shared_tokens_saved"].aggregate()
+    assert saved == sum(prompts) - sum(prompts[::3])
 
 
 def test_loss_and_gradients_agree(pair, rows):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actor groups of two ranks. Run as `python -m support.two_ranks`: imports once, then forks the ranks of each request.
 
-A request is a line of JSON on standard input: "methods" (the worker's methods, or `gradients` of its loss), "images"
-("all" or "first half": the rows that have images), "family" (whose rows and model; empty: the committed model's),
-"overrides", and "out", a folder. Each rank computes its share of
-the recorded rows, as verl's dispatch would hand them out, and saves every jagged field of the result there. The answer,
-a line that starts with "done", has the exit status of both; what they printed is in `out`.
+A request is a line of JSON on standard input: "methods" (the worker's methods, `gradients` of its loss, or `steps` of
+`tower_steps.py`), "images" ("all" or "first half": the rows that have images), "family" (whose rows and model; empty:
+the committed model's), "overrides", and "out", a folder. Each rank computes its share of the recorded rows, as verl's
+dispatch would hand them out, and saves every jagged field of the result there. The answer, a line that starts with
+"done", has the exit status of both; what they printed is in `out`.
 """
 
 import json
@@ -17,7 +17,7 @@ os.environ["VERL_PLATFORM"] = "cpu"
 
 import torch
 
-from support import batches, family_rows, tiny, workers
+from support import batches, family_rows, tiny, tower_steps, workers
 
 WORLD = 2
 SETTINGS = {"compute_loss": False, "calculate_entropy": True, "perception_step": 3, "perception_progress": 0.4}
@@ -56,6 +56,8 @@ def compute(rank, port, methods, images, family, overrides, out):
         if method == "gradients":
             gradients = workers.loss_and_gradients(worker, mine, total=len(rows))[1]
             saved |= {name: [gradient] for name, gradient in gradients.items() if rank == 0}
+        elif method == "steps":
+            saved |= tower_steps.steps(worker, mine, total=len(rows))
         else:
             saved |= results(worker, method, mine)
     torch.save(saved, f"{out}/rank{rank}.pt")

@@ -35,8 +35,8 @@ def rendezvous(rank=0, world_size=1, port=None):
     )
 
 
-def build(*overrides):
-    """An actor: verl's own, or this package's if the overrides choose a perception method."""
+def build(*overrides, role="actor"):
+    """An actor (or "ref"): verl's own, or this package's if the overrides choose a perception method."""
     config = configuration(*overrides)
     cls = ActorRolloutRefWorker
     if "perception" in config:
@@ -45,7 +45,7 @@ def build(*overrides):
         with open_dict(config):
             config.actor_rollout_ref.perception = config.perception
     torch.manual_seed(0)
-    worker = cls(config.actor_rollout_ref, role="actor")
+    worker = cls(config.actor_rollout_ref, role=role)
     worker.init_model()
     return worker
 

@@ -77,6 +77,7 @@ def check_roles(
     fitness.check_packing(family, bool(_get(config, fitness.PADDING)), works)
     fitness.check_fused_kernels(family, bool(_get(config, fitness.FUSED_KERNELS)))
     fitness.check_adapter(family, int(_get(config, f"{ROLES}.model.lora_rank") or 0), _get(config, fitness.ADAPTER))
+    fitness.check_sharing(family, perception.options.share_prompts)
     _check_sequences(config, family, ("flash_attention", "sdpa") if on_cpu else ("flash_attention",))
     return family
 

@@ -43,6 +43,9 @@ class RunOptions:
             wherever the engine lets it.
         share_prompts: compute a group's prompt and pictures once, in every pass of actor and reference; null does so
             wherever engine, model and attention allow.
+        tower_cache_gb: host memory, in units of 10^9 bytes, that each rank may fill with what a frozen vision tower
+            made of a step's pictures, for all passes over them; 0 keeps nothing. Without
+            `actor_rollout_ref.actor.freeze_vision_tower` nothing is ever kept.
         unverified_model: run on a model, or on one of verl's engines for it, that methods were not verified on, after a
             warning; its parts are looked for where Qwen2.5-VL has them.
     """
@@ -60,6 +63,7 @@ class RunOptions:
     zero_equal_reward_groups: bool = False
     response_only_logits: bool | None = None
     share_prompts: bool | None = None
+    tower_cache_gb: float = bounded(2.0, 0.0, 1e6)
     unverified_model: bool = False
 
 

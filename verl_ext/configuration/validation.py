@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from verl_ext.configuration.estimators import check_estimator, check_verls_estimator
+from verl_ext.configuration.frozen_tower import check_frozen_tower
 from verl_ext.configuration.model import SEQUENCE_PARALLEL_KEYS, check_model
 from verl_ext.configuration.section import Perception, parse
+from verl_ext.configuration.sharing import check_sharing
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.fitness import FUSED_KERNELS
 from verl_ext.signals.request import Similarity, needs_logits, view_of
@@ -42,6 +44,8 @@ def validate(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     check_model(config, perception)
     _check_rollout(config, perception)
     _check_engine(config, perception)
+    check_sharing(config, perception)
+    check_frozen_tower(config)
 
 
 def validate_without_method(config: DictConfig) -> None:

@@ -125,3 +125,19 @@ def check_adapter(family: Family, rank: int, targets: Any) -> None:
             f"{family.name}'s router cannot have an adapter; write [{','.join(family.adapter_targets)}] or some of it"
         )
         raise ConfigurationError(key=ADAPTER, value=targets, remedy=remedy)
+
+
+def check_sharing(family: Family, share: bool | None) -> None:
+    """Refuse to share prompts where a layer's state cannot branch off behind one.
+
+    Args:
+        family: the model's.
+        share: `perception.share_prompts`; None shares wherever that is possible.
+
+    Raises:
+        ConfigurationError: the configuration insists, and the family has layers without full attention.
+    """
+    if share and (family.hybrid or family.guessed):
+        reason = "has linear attention, whose state" if family.hybrid else "was not looked at; the state of its layers"
+        remedy = f"{family.name} {reason} may not branch off behind a prompt; write null or False"
+        raise ConfigurationError(key="perception.share_prompts", value=share, remedy=remedy)

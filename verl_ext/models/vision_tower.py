@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,18 +12,7 @@ import torch
 from verl_ext.models.language_model import family, named_part
 from verl_ext.models.position_table import let_table_be_read
 from verl_ext.models.ranks_in_step import run_tower_without_images
-
-
-class NothingSeen:
-    """What a tower returns in a pass without images: verl's forwards add 0 times its mean, and read nothing else."""
-
-    def __init__(self, zero: torch.Tensor) -> None:
-        self.pooler_output = zero
-        self.deepstack_features = None
-
-    def mean(self) -> torch.Tensor:
-        """Zero."""
-        return self.pooler_output.mean()
+from verl_ext.models.tower_features import Seen
 
 
 def vision_tower(model: torch.nn.Module) -> torch.nn.Module | None:
@@ -39,17 +28,21 @@ def skip_vision_tower(model: torch.nn.Module) -> Iterator[None]:
     with and without images stay in step. In a blind pass no rank has images and none needs that.
     """
     tower = vision_tower(model)
-    if tower is None:
+    with nullcontext() if tower is None else tower_forward_replaced(tower, _nothing_seen):
         yield
-        return
-    own_forward = tower.__dict__.get("forward")
-    tower.forward = _nothing_seen
+
+
+@contextmanager
+def tower_forward_replaced(tower: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While open, `tower` runs `forward` in place of its own."""
+    before = tower.__dict__.get("forward")
+    tower.forward = forward
     try:
         yield
     finally:
         del tower.forward
-        if own_forward is not None:
-            tower.forward = own_forward
+        if before is not None:
+            tower.forward = before
 
 
 def fit_vision_tower(model: torch.nn.Module) -> None:
@@ -67,8 +60,8 @@ def fit_vision_tower(model: torch.nn.Module) -> None:
         run_tower_without_images(model, tower)
 
 
-def _nothing_seen(pixel_values: torch.Tensor, *_args: Any, **_kwargs: Any) -> NothingSeen:
-    return NothingSeen(pixel_values.new_zeros(1))
+def _nothing_seen(pixel_values: torch.Tensor, *_args: Any, **_kwargs: Any) -> Seen:
+    return Seen(pixel_values.new_zeros(1))
 
 
 def _features_alone(_tower: torch.nn.Module, _args: Any, output: Any) -> Any:

@@ -35,13 +35,13 @@ class Ablation:
             step: training step, for the seed of masks and noise.
             progress: fraction of the run in [0, 1], for strengths that change over it.
         """
-        shared = shared_prompts(micro_batch)
         ablated = micro_batch.copy()
         forget_sharing(ablated)
         if self.spec.kind == "drop_vision":
             return self._without_vision(ablated)
         if self.spec.kind == "shuffle_text":
             return self._with_other_words(ablated, step)
+        shared = shared_prompts(micro_batch)
         return self._with_other_pixels(ablated, step, progress, () if shared is None else shared.groups)
 
     def _without_vision(self, batch: TensorDict) -> TensorDict:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward pass over an image-ablated view, inside verl's own engine.
 
-Each micro-batch is ablated just before the engine runs it, so the split into micro-batches is the clean pass's own
-(log-probabilities differ slightly between splits) and no second set of images exists beyond one micro-batch.
+Where other pixels take the place of an image, each micro-batch is ablated just before the engine runs it, so that no
+second set of images exists beyond one micro-batch. A view without image tokens is cut into micro-batches by its own
+lengths.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from verl_ext.models.reused_tower import run_own_tower
 from verl_ext.models.vision_tower import skip_vision_tower
 from verl_ext.passes.ablated_batch import Ablation
 from verl_ext.passes.forward_step import ForwardStep
@@ -36,13 +38,24 @@ class AblatedView:
     step: int
     progress: float
 
+    @property
+    def is_shorter(self) -> bool:
+        """Whether sequences lose tokens, so that more of them fit into a micro-batch."""
+        return self.ablation.spec.kind == "drop_vision"
+
     def of(self, micro_batch: TensorDict) -> TensorDict:
-        """The ablated micro-batch; the clean one is left as it is."""
+        """The ablated batch or micro-batch; the clean one is left as it is."""
         return self.ablation(micro_batch, self.step, self.progress)
 
     def running(self, model: torch.nn.Module) -> AbstractContextManager[None]:
         """What `model` needs while it runs the view: without vision tokens, no vision tower."""
-        return skip_vision_tower(model) if self.ablation.spec.kind == "drop_vision" else nullcontext()
+        match self.ablation.spec.kind:
+            case "drop_vision":
+                return skip_vision_tower(model)
+            case "shuffle_text":
+                return nullcontext()
+            case _:
+                return run_own_tower(model)
 
     def instead(self, clean: ForwardStep) -> ForwardStep:
         """A forward step that runs the ablated view where the clean one was asked for."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from tensordict import TensorDict
+
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.signals_by_pass import Plan
 
@@ -41,8 +43,8 @@ class Passes(Protocol):
         """
         ...
 
-    def running(self, engine: Any, view: AblatedView) -> AbstractContextManager[None]:
-        """While open, the engine runs `view` of every micro-batch in place of the clean one."""
+    def running(self, engine: Any, view: AblatedView, data: TensorDict) -> AbstractContextManager[TensorDict]:
+        """While open, the engine runs `view` when it is given the batch that this yields in place of `data`."""
         ...
 
 

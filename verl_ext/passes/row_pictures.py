@@ -31,14 +31,19 @@ def with_pixels(rows: Sequence[Inputs], partition: str = TRAINED) -> list[Inputs
     pixels = _carried(rows)
     absent = sorted({row[PIXELS_OF] for row in rows if PIXELS_OF in row} - pixels.keys())
     if absent:
-        fields = tq.kv_batch_get(keys=absent, partition_id=partition, select_fields=["multi_modal_inputs"])
-        pixels |= _carried(row_inputs(fields))
-    if lost := [key for key in absent if key not in pixels]:
+        pixels |= _fetched(absent, partition)
+    return [_whole(row, pixels) for row in rows]
+
+
+def _fetched(keys: list[str], partition: str) -> dict[str, Tensor]:
+    there = (tq.kv_list(partition) or {}).get(partition, {})
+    if lost := [key for key in keys if key not in there]:
         raise DataError(
             f"the pictures of the rows {lost} are not in TransferQueue, but other rows of their groups were sampled; "
             "write perception.share_prompts=False where something parts groups"
         )
-    return [_whole(row, pixels) for row in rows]
+    fields = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=["multi_modal_inputs"])
+    return _carried(row_inputs(fields))
 
 
 def _carried(rows: Iterable[Inputs]) -> dict[str, Tensor]:

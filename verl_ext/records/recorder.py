@@ -15,7 +15,8 @@ from torch import Tensor
 from verl_ext.ablation.layout import PatchFormat
 from verl_ext.logs import get_logger
 from verl_ext.methods.base import RolloutSignals
-from verl_ext.passes.row_inputs import row_inputs
+from verl_ext.passes.row_inputs import Inputs, row_inputs
+from verl_ext.passes.row_pictures import with_pixels
 from verl_ext.records.choice import choose, prompt_id
 from verl_ext.records.thumbnails import thumbnails
 from verl_ext.records.token_records import TokenRecord, first_prompts, write_records
@@ -76,7 +77,8 @@ class TokenRecorder:
             return
         self.watched = self.watched or frozenset(names[row] for row in chosen)
         fields = _fetch(partition, FIELDS, [keys[row] for row in chosen])
-        records = [self._one(fields, credit, at, row, step, names[row]) for at, row in enumerate(chosen)]
+        inputs = with_pixels(row_inputs(fields), partition)
+        records = [self._one(fields, inputs[at], credit, at, row, step, names[row]) for at, row in enumerate(chosen)]
         try:
             write_records(records, self.folder, step)
         except OSError as error:
@@ -90,7 +92,7 @@ class TokenRecorder:
         names = [prompt_id(ids.tolist(), str(s), i) for ids, s, i in zip(tokens, sources, indexes, strict=True)]
         return names, [row.sum().item() for row in fields["rm_scores"].unbind()]
 
-    def _one(self, fields: Any, credit: Credit, at: int, row: int, step: int, name: str) -> TokenRecord:
+    def _one(self, fields: Any, inputs: Inputs, credit: Credit, at: int, row: int, step: int, name: str) -> TokenRecord:
         """The record of row `row` of the batch, which is number `at` of those in `fields`."""
         responses = fields["responses"].unbind()
         uid, extra, answer = (
@@ -113,7 +115,7 @@ class TokenRecorder:
             advantage=credit.advantages[row, :count].tolist(),
             accuracy=_accuracy(extra),
             ground_truth=_ground_truth(answer),
-            images=thumbnails(row_inputs(fields)[at], self.patch_format) if self.patch_format else [],
+            images=thumbnails(inputs, self.patch_format) if self.patch_format else [],
         )
 
 

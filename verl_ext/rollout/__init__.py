@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands around verl's rollout: the checked data set before it, the masked responses after it."""
+"""What stands around verl's rollout: the checked data set before it, the responses after it."""

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vision placeholders that the model sampled inside a response: taken out of the loss, replaced, and counted.
+"""What happens to a response before verl stores it: to its pictures, and to vision placeholders that the model sampled.
 
-A placeholder stands for the features of a picture, and one that the model made up has none: verl's position ids, and
-later the model, fail on it, and the whole group of responses with it. verl's own vLLM server never samples one; other
-rollouts and agent loops may.
+Placeholders are taken out of the loss, replaced, and counted. A placeholder stands for the features of a picture, and
+one that the model made up has none: verl's position ids, and later the model, fail on it, and the whole group of
+responses with it. verl's own vLLM server never samples one; other rollouts and agent loops may.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from verl.workers.rollout.utils import get_vision_placeholder_token_ids
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.facts import sends_all_image_tokens
+from verl_ext.rollout.group_pictures import GroupPictures, as_stored, sends_pictures_once, without_pictures
 from verl_ext.rollout.image_prompts import one_token_an_image
 from verl_ext.vocabulary import IMAGE_TOKENS_MASKED
 
@@ -64,8 +66,15 @@ def neutral_token_id(tokenizer: Any, placeholders: Collection[int]) -> int:
     return int(usable[0])
 
 
+_group: ContextVar[GroupPictures | None] = ContextVar("group", default=None)
+"""Of the prompt whose sessions this task, or one that it has started, runs."""
+
+
 class PerceptionAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc, name-defined]
-    """verl's worker, which masks sampled placeholders before it scores, measures and stores a response."""
+    """verl's worker, which masks sampled placeholders before it scores, measures and stores a response.
+
+    Of the responses to a prompt that have the same pictures, one is stored with them.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Ray sends what a class inherits by value where the class's name leads to an actor class, and without an
@@ -75,14 +84,35 @@ class PerceptionAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type:
             placeholders = frozenset(get_vision_placeholder_token_ids(self.processor))
             self.llm_client.generate = one_token_an_image(self.llm_client.generate, placeholders)
 
+    async def _run_prompt(
+        self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
+    ) -> None:
+        # In a task of its own, whose context the tasks of its sessions inherit.
+        _group.set(GroupPictures() if sends_pictures_once(self.config) else None)
+        await super()._run_prompt(prompt, sampling_params, trajectory, trace)
+
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
     ) -> None:
+        outputs = output if isinstance(output, list) else [output]
         if placeholders := frozenset(get_vision_placeholder_token_ids(self.processor)):
             neutral = neutral_token_id(self.tokenizer, placeholders)
-            for each in output if isinstance(output, list) else [output]:
+            for each in outputs:
                 mask_placeholders(each, placeholders, neutral)
-        await super()._agent_loop_postprocess(output, validate, **kwargs)
+        group = _group.get()
+        if group is None or not outputs:
+            await super()._agent_loop_postprocess(output, validate, **kwargs)
+            return
+        # verl scores what has no score yet; here, so that no session waits for the score of another.
+        await self._compute_score(outputs, kwargs=kwargs)
+        if self.reward_loop_worker_handles is not None and "raw_prompt" in kwargs:
+            # Otherwise the trainer reads it for a reward model.
+            kwargs["raw_prompt"] = without_pictures(kwargs["raw_prompt"])
+        async with group.stored_by(f"{kwargs['uid']}_{kwargs['session_id']}"):
+            await super()._agent_loop_postprocess(output, validate, **kwargs)
+
+    def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: Any) -> dict[str, Any]:
+        return as_stored(super()._compute_multi_modal_inputs(output, input_ids))
 
 
 class PerceptionAgentLoopManager(AgentLoopManagerTQ):

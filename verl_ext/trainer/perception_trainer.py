@@ -26,12 +26,13 @@ from verl_ext.records.recorder import Credit, TokenRecorder
 from verl_ext.supervision.checkpoints import checkpoint_of
 from verl_ext.supervision.collapse import REMEDIES, CollapseWatch
 from verl_ext.trainer.estimators import handed_over
-from verl_ext.trainer.metrics import masked_metrics
+from verl_ext.trainer.metrics import masked_metrics, shared_metrics
 from verl_ext.trainer.rollout_batch import RolloutBatch
 from verl_ext.trainer.signal_passes import SignalPasses
 from verl_ext.trainer.step_credit import StepCredit
 from verl_ext.vocabulary import STEPS_DONE, TOTAL_STEPS
 from verl_ext.worker.actor_worker import PerceptionActorRolloutRefWorker, PerceptionWorkerMixin
+from verl_ext.worker.critic_worker import PerceptionCriticWorker
 
 logger = get_logger(__name__)
 
@@ -84,6 +85,8 @@ class PerceptionTrainerMixin(Base):
         for role in ACTOR_ROLES:
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(self._worker_cls())
+        if Role.Critic in self.role_worker_mapping:
+            self.role_worker_mapping[Role.Critic] = ray.remote(PerceptionCriticWorker)  # type: ignore[assignment]
 
     def _worker_cls(self) -> type[PerceptionWorkerMixin]:
         return PerceptionActorRolloutRefWorker
@@ -129,7 +132,9 @@ class PerceptionTrainerMixin(Base):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch.extra_info.update({STEPS_DONE: self.global_steps - 1, TOTAL_STEPS: self.total_training_steps})
-        return super()._update_actor(batch, metrics=metrics)
+        batch = super()._update_actor(batch, metrics=metrics)
+        metrics.update(shared_metrics(metrics))
+        return batch
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int

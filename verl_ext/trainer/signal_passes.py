@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_ext.configuration.section import Perception
 from verl_ext.passes.ablated_view import INPUT_FIELDS
 from verl_ext.passes.signals_by_pass import Plan
 from verl_ext.supervision.rollout_agreement import log_prob_correlation, require_agreement
+from verl_ext.trainer.kept_pictures import KeptPictures
 from verl_ext.trainer.rollout_batch import RolloutBatch
-from verl_ext.vocabulary import KEEP_IMAGES, PROGRESS, STEP
+from verl_ext.vocabulary import PROGRESS, STEP
 
 
-class SignalPasses(PPOTrainer):
+class SignalPasses(KeptPictures):
     """Stands behind verl's trainers in the order of inheritance, where they call `super()` for the old log-probs.
 
     The trainer with separate rollouts puts earlier weights in place around that call, so that all mini-batches between
@@ -31,9 +31,6 @@ class SignalPasses(PPOTrainer):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if self.perception.signals:
             batch.extra_info.update(self._moment())
-            batch.extra_info[KEEP_IMAGES] = any(
-                self.perception.views[view].kind != "drop_vision" for view in self.plan.separate
-            )
         batch = super()._compute_old_log_prob(batch, metrics=metrics)
         self._check_rollout(batch, metrics)
         if self.plan.separate:
@@ -48,7 +45,7 @@ class SignalPasses(PPOTrainer):
             "temperature": self.config.actor_rollout_ref.rollout.temperature,
             **self._moment(),
         }
-        # Without the images, which the clean pass has fetched: they would cross the network a second time.
+        # The images are those that the clean pass has kept.
         text = replace(batch, fields=list(INPUT_FIELDS), extra_info={**batch.extra_info, **settings})
         before = self.timing_raw.get("ablated_log_prob", 0.0)
         with marked_timer("ablated_log_prob", self.timing_raw, color="purple"):

@@ -9,27 +9,32 @@ from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_ext.supervision.watched_trainer import WatchedRun
+from verl_ext.trainer.groups_together import GroupsTogether
 from verl_ext.trainer.perception_trainer import PerceptionTrainerMixin
 from verl_ext.trainer.signal_passes import SignalPasses
 from verl_ext.worker.actor_worker import PerceptionWorkerMixin
 
 
 @register_trainer("perception_sync")
-class PerceptionTrainerSync(WatchedRun, PerceptionTrainerMixin, PPOTrainerSync, SignalPasses):
+class PerceptionTrainerSync(WatchedRun, PerceptionTrainerMixin, GroupsTogether, PPOTrainerSync, SignalPasses):
     """verl's `sync` trainer with perception methods."""
 
     base_mode = "sync"
 
 
 @register_trainer("perception_colocate_async")
-class PerceptionTrainerColocateAsync(WatchedRun, PerceptionTrainerMixin, PPOTrainerColocateAsync, SignalPasses):
+class PerceptionTrainerColocateAsync(
+    WatchedRun, PerceptionTrainerMixin, GroupsTogether, PPOTrainerColocateAsync, SignalPasses
+):
     """verl's `colocate_async` trainer with perception methods."""
 
     base_mode = "colocate_async"
 
 
 @register_trainer("perception_separate_async")
-class PerceptionTrainerSeparateAsync(WatchedRun, PerceptionTrainerMixin, PPOTrainerSeparateAsync, SignalPasses):
+class PerceptionTrainerSeparateAsync(
+    WatchedRun, PerceptionTrainerMixin, GroupsTogether, PPOTrainerSeparateAsync, SignalPasses
+):
     """verl's `separate_async` trainer with perception methods."""
 
     base_mode = "separate_async"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -29,15 +29,10 @@ from verl_ext.worker.image_tokens import check_image_tokens, count_vision_tokens
 from verl_ext.worker.loss import loss_with_terms
 from verl_ext.worker.position_ids import repair_position_ids
 from verl_ext.worker.step_pictures import StepPictures
-from verl_ext.worker.saved_tokens import saved_by_row
-
-if TYPE_CHECKING:
-    Base = ActorRolloutRefWorker
-else:
-    Base = object  # verl's worker comes after the mixin
+from verl_ext.worker.tower_passes import TowerPassesMixin
 
 
-class PerceptionWorkerMixin(Base):
+class PerceptionWorkerMixin(TowerPassesMixin):
     """Put before one of verl's actor workers.
 
     Reads its configuration from `actor_rollout_ref.perception`, where the trainer puts it.
@@ -51,7 +46,7 @@ class PerceptionWorkerMixin(Base):
             ConfigurationError: the model is not one that methods run on.
         """
         perception: Perception = parse(self.config.perception)
-        admit_model(self.config, perception)
+        self.family = admit_model(self.config, perception)
         super().init_model()
         self._pictures = StepPictures()
         self.plan = plan(perception.signals)
@@ -90,12 +85,12 @@ class PerceptionWorkerMixin(Base):
         self._complete(data)
         check_image_tokens(data, self.model_facts)
         if tu.get(data, STEP) is None or tu.get(data, "no_lora_adapter", default=False):
-            return saved_by_row(super().compute_log_prob(data))
+            return super().compute_log_prob(data)
         assert self.actor is not None
         engine: Any = self.actor.engine
         vision_token_ids = self.model_facts.vision_token_ids
         with passes_of(engine).measuring(engine, self.plan, self._views(data), vision_token_ids):
-            output = saved_by_row(super().compute_log_prob(data))
+            output = super().compute_log_prob(data)
         if output is not None:
             output[HAS_IMAGE] = torch.tensor(count_vision_tokens(data["prompts"], self.model_facts)) > 0
         return output
@@ -104,7 +99,7 @@ class PerceptionWorkerMixin(Base):
     def compute_ref_log_prob(self, data: TensorDict) -> TensorDict | None:
         """verl's reference pass."""
         self._complete(data)
-        return saved_by_row(super().compute_ref_log_prob(data))
+        return super().compute_ref_log_prob(data)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict | None:
@@ -135,8 +130,8 @@ class PerceptionWorkerMixin(Base):
     def _ablated_log_prob(self, view: AblatedView, data: TensorDict) -> Tensor | None:
         assert self.actor is not None
         engine: Any = self.actor.engine
-        with passes_of(engine).running(engine, view):
-            output: Any = self.actor.infer_batch(data)
+        with passes_of(engine).running(engine, view, data) as batch:
+            output: Any = self.actor.infer_batch(batch)
         return None if output is None else response_from_nested(output["log_probs"], data["response_mask"]).float()
 
     def _views(self, data: TensorDict) -> dict[str, AblatedView]:

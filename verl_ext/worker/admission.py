@@ -11,15 +11,19 @@ from verl.utils.fs import copy_to_local
 
 from verl_ext.configuration.model import ROLES, check_roles
 from verl_ext.configuration.section import Perception
+from verl_ext.models.family import Family
 from verl_ext.models.model_files import ModelFiles, model_files
 
 
-def admit_model(config: DictConfig, perception: Perception) -> None:
+def admit_model(config: DictConfig, perception: Perception) -> Family:
     """Check the model, with the words that are said before Ray starts where the model is there already.
 
     Args:
         config: `actor_rollout_ref` of verl's configuration.
         perception: the `perception` section, parsed.
+
+    Returns:
+        The model's family.
 
     Raises:
         ConfigurationError: methods do not run on it, or a value does not fit it.
@@ -27,7 +31,7 @@ def admit_model(config: DictConfig, perception: Perception) -> None:
     path = copy_to_local(config.model.get("hf_config_path") or config.model.path, use_shm=config.model.use_shm)
     model = model_files(path) or ModelFiles(path, PretrainedConfig.get_config_dict(path)[0], {})
     whole = OmegaConf.create({ROLES: config})
-    check_roles(whole, model, perception, get_device_name() == "cpu", works=_works)
+    return check_roles(whole, model, perception, get_device_name() == "cpu", works=_works)
 
 
 def _works(_module: str) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tensordict import TensorDict
+
 from verl_ext.errors import ConfigurationError
 from verl_ext.logs import get_logger
 from verl_ext.models.vision_tower import fit_vision_tower
@@ -40,7 +42,11 @@ def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, 
 
 
 @contextmanager
-def running(engine: Any, view: AblatedView) -> Iterator[None]:
-    """While open, the engine runs the ablated view of every micro-batch."""
-    with view.running(engine.module), forward_step_replaced(engine, view.instead):
-        yield
+def running(engine: Any, view: AblatedView, data: TensorDict) -> Iterator[TensorDict]:
+    """While open, the engine runs the ablated view; what becomes shorter is ablated before it is cut."""
+    with view.running(engine.module):
+        if view.is_shorter:
+            yield view.of(data)
+        else:
+            with forward_step_replaced(engine, view.instead):
+                yield data

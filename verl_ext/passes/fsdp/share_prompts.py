@@ -8,21 +8,18 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
+from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine.fsdp import transformer_impl
 
 from verl_ext.attention.hooks import install, why_not
-from verl_ext.logs import get_logger
 from verl_ext.models.language_model import decoder, family
 from verl_ext.passes.forward_step import ForwardStep, method_replaced
 from verl_ext.passes.fsdp.first_use import FirstUse
 from verl_ext.passes.fsdp.micro_batches import by_group
-from verl_ext.passes.shared_prompts import shared_prompts
-from verl_ext.vocabulary import SAVED_TOKENS, SHARE_PROMPTS
-
-logger = get_logger(__name__)
+from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
+from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS, SHARE_PROMPTS
 
 
 def why_not_shared(engine: Any, response_only: bool) -> str | None:
@@ -62,6 +59,7 @@ def _sharing(own: Callable[..., Any], first_use: FirstUse) -> Callable[..., Any]
     """verl's loop over micro-batches, which keep groups together and share their prompts."""
 
     def forward_backward_batch(data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+        forget_sharing(data)
         share = first_use.allows(data)
         tu.assign_non_tensor(data, **{SHARE_PROMPTS: share})
         if not share:
@@ -83,14 +81,16 @@ def _from_groups(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _counting(step: ForwardStep) -> ForwardStep:
-    """Also tell of each row how many tokens of its prompt another row computed."""
+    """Also tell, in updates, how many prompt tokens another row computed, of how many."""
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        shared = shared_prompts(micro_batch)
         loss, output = step(micro_batch, *args, **kwargs)
-        rows = len(micro_batch)
-        saved = torch.zeros(rows) if shared is None else shared.saved.float()
-        output["model_output"][SAVED_TOKENS] = nested_tensor_from_jagged(saved, torch.arange(rows + 1))
+        if torch.is_grad_enabled():
+            shared = shared_prompts(micro_batch)
+            tokens = micro_batch["input_ids"].values().numel() - micro_batch["responses"].values().numel()
+            counts = {SAVED_TOKENS: 0 if shared is None else int(shared.saved.sum()), PROMPT_TOKENS: tokens}
+            for name, count in counts.items():
+                output["metrics"][name] = Metric(value=float(count), aggregation=AggregationType.SUM)
         return loss, output
 
     return forward_step

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
+
+from tensordict import TensorDict
 
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import forward_step_replaced
@@ -39,20 +41,21 @@ def measuring(
         yield
 
 
-def running(engine: Any, view: AblatedView) -> AbstractContextManager[None]:
+@contextmanager
+def running(engine: Any, view: AblatedView, data: TensorDict) -> Iterator[TensorDict]:
     """While open, the engine runs the ablated view of every micro-batch."""
     grid = _grid(engine)
 
     def wrap(step: Any) -> Any:
         def forward_step(batch_iter: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
             ablated = view.of(next(batch_iter))
-            moved = view.ablation.spec.kind == "drop_vision"
-            with own_positions(model, ablated, grid) if moved else nullcontext():
+            with own_positions(model, ablated, grid) if view.is_shorter else nullcontext():
                 return step(iter([ablated]), model, *args, **kwargs)
 
         return forward_step
 
-    return forward_step_replaced(engine, wrap)
+    with forward_step_replaced(engine, wrap):
+        yield data
 
 
 def _grid(engine: Any) -> Grid:

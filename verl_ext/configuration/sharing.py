@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Can prompts be shared where the configuration insists on it?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_ext.configuration.model import REFERENCE_KEYS, SEQUENCE_PARALLEL_KEYS, STRATEGIES
+from verl_ext.configuration.section import Perception
+from verl_ext.errors import ConfigurationError
+from verl_ext.models.fitness import ATTENTION, FUSED_KERNELS
+
+KEY = "perception.share_prompts"
+ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3")
+"""transformers' names of those that let a response branch off behind its prompt."""
+
+
+def check_sharing(config: DictConfig, perception: Perception) -> None:
+    """Look for what keeps prompts from being shared; what the model alone decides is looked for where it is known.
+
+    Raises:
+        ConfigurationError: `perception.share_prompts` is True, and something does.
+    """
+    if not perception.options.share_prompts:
+        return
+    fused = _get(config, FUSED_KERNELS)
+    reasons = {
+        FUSED_KERNELS: fused and "fused kernels compute no logits of chosen tokens",
+        "perception.response_only_logits": perception.options.response_only_logits is False
+        and "a prompt's last state must give the first token of each response",
+        ATTENTION: (_get(config, ATTENTION) or ATTENTIONS[1]) not in ATTENTIONS
+        and f"only {', '.join(ATTENTIONS)} let responses branch off behind a prompt",
+        **{key: _get(config, key) == "megatron" and "Megatron's actor computes every row apart" for key in STRATEGIES},
+        **{
+            key: int(_get(config, key) or 1) > 1 and "responses that share a prompt are not cut over ranks"
+            for key in (*SEQUENCE_PARALLEL_KEYS, *REFERENCE_KEYS)
+        },
+    }
+    for key, reason in reasons.items():
+        if reason:
+            remedy = f"{reason} ({key}={_get(config, key)}); write null, or change that"
+            raise ConfigurationError(key=KEY, value=True, remedy=remedy)
+
+
+def _get(config: DictConfig, key: str) -> Any:
+    return OmegaConf.select(config, key)
