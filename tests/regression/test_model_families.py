@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every verified family, as a tiny random model: each pass against transformers' own model, one row at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from support import batches, families, family_rows, ranks, tiny, workers
 from transformers import AutoProcessor
+from verl.utils import tensordict_utils as tu
 
 from verl_ext.ablation import AblationSpec
 from verl_ext.ablation.spec import KINDS
+from verl_ext.errors import ConfigurationError
 from verl_ext.models.available import family_of
 from verl_ext.models.facts import model_facts
 from verl_ext.passes.ablated_batch import Ablation
@@ -216,6 +218,50 @@ def test_images_on_one_of_two_ranks(case, more, tmp_path):
     assert largest > 1e-3
     for name, gradient in gradients.items():
         assert torch.allclose(found[name][0], gradient, atol=1e-5 * largest, rtol=0), name
+
+
+def grouped(rows):
+    """Each row, and its prompt with two other responses, one of them shorter."""
+    found = []
+    for row in rows:
+        prompt, response = row.input_ids[: -row.response_length], row.input_ids[-row.response_length :]
+        other = replace(row, input_ids=torch.cat([prompt, response.flip(0)]))
+        short = replace(
+            row,
+            input_ids=torch.cat([prompt, response[1:]]),
+            position_ids=row.position_ids[:, :-1],
+            response_length=row.response_length - 1,
+        )
+        found += [row, other, short]
+    return found
+
+
+def test_shared_prompts(case):
+    """What a pass measures, the ablated views, and gradients are those of rows apart."""
+    if family_of(case.name).hybrid:
+        with pytest.raises(ConfigurationError, match="linear attention, whose state may not branch off"):
+            case.build(*SIGNALS, "perception.share_prompts=True")
+        return
+    rows = grouped(case.rows)
+    found = {}
+    for share in (False, True):
+        worker = case.build(*SIGNALS, PACKED, f"perception.share_prompts={share}")
+        fields = measured(worker, rows, micro_batch_size_per_gpu=len(rows))
+        for kind in KINDS:
+            worker.ablations = {MAIN_VIEW: Ablation(AblationSpec(kind=kind), worker.model_facts, SEED)}
+            data = batches.batch(rows, **{**PASS, "calculate_entropy": False}, use_dynamic_bsz=True)
+            tu.assign_non_tensor(data, max_token_len_per_gpu=10_000)
+            fields[kind] = list(worker.compute_ablated_log_prob(data)["ablated_log_prob"].unbind())
+        found[share] = fields, workers.loss_and_gradients(worker, rows)
+    assert found[True][0].keys() == found[False][0].keys()
+    for name, values in found[False][0].items():
+        for row, (apart, shared) in enumerate(zip(values, found[True][0][name], strict=True)):
+            torch.testing.assert_close(shared, apart, atol=case.tolerance, rtol=0, msg=f"{name} of row {row}")
+    (loss, gradients), (shared_loss, shared_gradients) = found[False][1], found[True][1]
+    assert shared_loss == pytest.approx(loss, abs=1e-6)
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(shared_gradients[name], gradient, atol=1e-5 * largest, rtol=0, msg=name)
 
 
 def test_a_trained_adapter(case):

@@ -55,7 +55,7 @@ def expected(vanilla, vlm):
 @cache
 def build(*overrides):
     """A perception worker whose logits, like vanilla verl's, are those of all tokens: the order of sums is the same."""
-    return workers.build(*overrides, "perception.response_only_logits=False")
+    return workers.build(*overrides, "perception.response_only_logits=False", "perception.share_prompts=False")
 
 
 def loss_and_gradients(worker, data):

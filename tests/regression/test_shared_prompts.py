@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prompt computed once for its responses: the same log-probabilities, signals, losses and gradients."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
-from support import batches, tiny, workers
+from support import batches, fsdp1, tiny, workers
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
+
+from verl_ext.ablation import AblationSpec
+from verl_ext.models.language_model import decoder
+from verl_ext.passes.ablated_batch import Ablation
+from verl_ext.signals.request import MAIN_VIEW
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -86,10 +93,74 @@ def test_what_was_saved_is_told(pair, rows):
 
 
 def test_loss_and_gradients_agree(pair, rows):
-    apart, shared = (workers.loss_and_gradients(worker, rows[:12]) for worker in pair)
+    assert_same_updates(*(workers.loss_and_gradients(worker, rows[:12]) for worker in pair))
+
+
+def assert_same_updates(apart, shared):
     assert shared[0] == pytest.approx(apart[0], rel=1e-6)
     assert apart[1].keys() == shared[1].keys()
     largest = max(gradient.abs().max() for gradient in apart[1].values())
     assert largest > 1e-3
     for name, gradient in apart[1].items():
         torch.testing.assert_close(shared[1][name], gradient, atol=1e-5 * largest, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["actor_rollout_ref.model.enable_gradient_checkpointing=True"],
+        ["actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=8"],
+        ["actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.enable_gradient_checkpointing=True"],
+        fsdp1.STRATEGY,
+    ],
+    ids=["checkpointing", "LoRA", "LoRA, checkpointing", "FSDP1"],
+)
+def test_the_update_of_other_actors(rows, more):
+    with workers.transformers_restored():
+        found = [
+            workers.loss_and_gradients(workers.build(*EVERYTHING, PACKED, share, *more), rows[:12])
+            for share in (APART, SHARED)
+        ]
+    assert_same_updates(*found)
+
+
+def test_a_reference_shares_too(rows):
+    """Of another batch than the actor's, with responses of its own."""
+    kl = "actor_rollout_ref.actor.use_kl_loss=True"
+    found = []
+    with workers.transformers_restored():
+        for share in (APART, SHARED):
+            worker = workers.build(*EVERYTHING, PACKED, kl, share, role="ref")
+            data = batches.batch(rows, compute_loss=False, calculate_entropy=False, use_remove_padding=True)
+            tu.assign_non_tensor(data, micro_batch_size_per_gpu=13)
+            found.append(worker.compute_ref_log_prob(data)["log_probs"].values())
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=0)
+
+
+@contextmanager
+def positions_counted(worker):
+    """How many positions the decoder computes, pass by pass."""
+    counted = []
+    norm = decoder(worker.actor.engine.module).norm
+    handle = norm.register_forward_hook(lambda _norm, _given, states: counted.append(states.shape[:-1].numel()))
+    yield counted
+    handle.remove()
+
+
+@pytest.mark.parametrize("kind", ["drop_vision", "random_patch", "gaussian_noise", "shuffle_text"])
+@pytest.mark.parametrize("scope", ["prompt", "response"])
+def test_a_prompt_is_ablated_once_and_shared(pair, rows, packed, kind, scope):
+    """With a mask or noise a response nothing can be shared; dropped tokens have neither."""
+    found = []
+    for worker in pair:
+        spec = AblationSpec(kind=kind, scope=scope)
+        kept, worker.ablations = worker.ablations, {MAIN_VIEW: Ablation(spec, worker.model_facts, seed=0)}
+        worker.ablations |= {name: ablation for name, ablation in kept.items() if name != MAIN_VIEW}
+        data = batches.batch(rows, compute_loss=False, calculate_entropy=False, use_remove_padding=packed)
+        tu.assign_non_tensor(data, micro_batch_size_per_gpu=13, **workers.STEP)
+        with positions_counted(worker) as counted:
+            found.append((worker.compute_ablated_log_prob(data)["ablated_log_prob"].values(), counted))
+        worker.ablations = kept
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=0)
+    shares = scope == "prompt" or kind == "drop_vision"
+    assert (sum(found[1][1]) < 0.8 * sum(found[0][1])) == shares

@@ -53,7 +53,7 @@ class Measuring:
 
     def on_init_end(self):
         super().on_init_end()
-        for name in ("compute_ablated_log_prob", "update_actor"):
+        for name in ("compute_ablated_log_prob", "compute_ref_log_prob", "update_actor"):
             if hasattr(self.actor_rollout_wg, name):
                 setattr(self.actor_rollout_wg, name, self._recorded(name, getattr(self.actor_rollout_wg, name)))
 

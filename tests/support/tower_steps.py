@@ -32,12 +32,12 @@ def steps(worker, rows, total, reference=False):
         settings = {"compute_loss": False, "calculate_entropy": False, "use_remove_padding": engine.use_remove_padding}
         moment = {"perception_step": step, "perception_progress": 0.1 * step}
         output = worker.compute_log_prob(batches.batch(rows, **settings, **moment))
-        note("old", output["log_probs"].unbind())
+        note("old", rows_of(output, "log_probs"))
         output = worker.compute_ablated_log_prob(batches.batch(rows, **settings, **moment))
-        note("ablated", output["ablated_log_prob"].unbind())
+        note("ablated", rows_of(output, "ablated_log_prob"))
         if reference:
             output = worker.compute_log_prob(batches.batch(rows, **settings, no_lora_adapter=True))
-            note("reference", output["log_probs"].unbind())
+            note("reference", rows_of(output, "log_probs"))
         worker.update_actor(update_batch(rows, total, engine.use_remove_padding))
         note("update")
     handle.remove()
@@ -48,6 +48,11 @@ def steps(worker, rows, total, reference=False):
     found["with gradient"] = [torch.tensor(parameter.requires_grad) for parameter in engine.module.parameters()]
     found["with state"] = [torch.tensor(bool(engine.optimizer.state.get(p))) for p in engine.module.parameters()]
     return found
+
+
+def rows_of(output, field):
+    """Of ranks that split sequences verl collects the first's."""
+    return () if output is None or field not in output else output[field].unbind()
 
 
 def update_batch(rows, total, packed):

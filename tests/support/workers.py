@@ -10,6 +10,7 @@ from importlib import import_module
 
 import torch
 from omegaconf import open_dict
+from torch.distributed.tensor import DTensor
 from transformers.integrations import flash_attention
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
@@ -92,9 +93,14 @@ def loss_and_gradients(worker, rows, total=None):
         engine.optimizer_zero_grad()
         output = engine.forward_backward_batch(data, worker.actor.loss_fn, forward_only=False)
         gradients = {
-            name: p.grad.full_tensor().clone() for name, p in engine.module.named_parameters() if p.grad is not None
+            name: whole(p.grad).clone() for name, p in engine.module.named_parameters() if p.grad is not None
         }
     return sum(output["loss"]), gradients
+
+
+def whole(gradient):
+    """All of a gradient, which FSDP2 shards, and FSDP1 on one rank does not."""
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
 
 
 def as_dispatched(fields, group):

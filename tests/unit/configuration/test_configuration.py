@@ -149,6 +149,8 @@ OVERRIDES = [
     (PGPO_GROUP, "fade_over", 0.5),
     (PGPO_GROUP, "zero_equal_reward_groups", True),
     (PGPO_GROUP, "response_only_logits", True),
+    (PGPO_GROUP, "tower_cache_gb", 0.5),
+    (PGPO_GROUP, "share_prompts", True),
     (PGPO_GROUP, "unverified_model", True),
 ]
 
@@ -262,6 +264,7 @@ SECTION_REFUSALS = [
     (PGPO_GROUP, "perception.pgpo.weight_cap=0.5", "perception.pgpo.weight_cap", "0.5", "between 1 and 1e+06"),
     (PGPO_GROUP, "perception.pgpo.divergence=k2", "perception.pgpo.divergence", "k2", "k3, kl, jsd"),
     (PAPO_GROUP, "perception.papo.schedule=cosine", "perception.papo.schedule", "cosine", "fixed, annealing"),
+    (PGPO_GROUP, "perception.tower_cache_gb=-1", "perception.tower_cache_gb", "-1", "between 0 and 1e+06"),
     (PGPO_GROUP, "perception.ablation.level=1.5", "perception.ablation.level", "1.5", "between 0 and 1"),
     (PGPO_GROUP, "perception.ablation.sigma=0", "perception.ablation.sigma", "0", "between 1e-06 and 1e+06"),
     (PGPO_GROUP, "perception.ablation.sigma=nan", "perception.ablation.sigma", "nan", "between 1e-06 and 1e+06"),
@@ -389,6 +392,21 @@ def test_response_only_logits_need_a_head():
     validate(configuration(PGPO_GROUP, f"{FUSED}=True"))
     error = refusal(PGPO_GROUP, "perception.response_only_logits=True", f"{FUSED}=True")
     says(error, FUSED, "True", "no head that perception.response_only_logits=True could shorten")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (f"{FUSED}=True", "no logits of chosen tokens"),
+        ("perception.response_only_logits=False", "the first token of each response"),
+        ("actor_rollout_ref.model.override_config.attn_implementation=eager", "let responses branch off"),
+        *((f"{split}=2", "not cut over ranks") for split in SPLITS),
+    ],
+)
+def test_sharing_that_is_insisted_on(override, words):
+    key = override.partition("=")[0]
+    says(refusal(PGPO_GROUP, "perception.share_prompts=True", override), "perception.share_prompts", "True", words, key)
+    validate(configuration(PGPO_GROUP, override))
 
 
 @pytest.mark.parametrize("split", SPLITS)

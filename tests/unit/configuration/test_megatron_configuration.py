@@ -51,6 +51,7 @@ def test_hidden_states_are_there(settings):
         (["+perception=vepo"], STRATEGY, "megatron", "write model_engine=dp, or"),
         (["+perception=pgpo", "perception.pgpo.divergence=kl"], STRATEGY, "megatron", "visual_kl compares"),
         (["+perception=pgpo", f"{ACTOR}dynamic_context_parallel=True"], f"{ACTOR}dynamic_context_parallel", "True", ""),
+        (["+perception=pgpo", "perception.share_prompts=True"], "perception.share_prompts", "True", "every row apart"),
         ([*L2, f"{CONTEXT}=2"], CONTEXT, "2", "write 1, or choose score=cosine"),
         ([*L2, f"{TENSOR}=2"], TENSOR, "2", "write 1, or choose score=cosine"),
         (

@@ -43,12 +43,12 @@ class FirstUse:
 
     def _compare(self, data: TensorDict) -> None:
         rows = _few(data)
-        difference, count = _mean_difference(self._log_probs(data, rows, False), self._log_probs(data, rows, True))
-        found = torch.tensor([difference, count], device=get_device_id(), dtype=torch.float64)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._engine.get_data_parallel_group())
-        difference, groups = found.tolist()
-        if not groups:
+        shares = shared_prompts(_sample(data, rows, share=True)) is not None
+        # Asked before anything runs: in a run without groups it is asked in every pass.
+        if not self._most_of_any_rank(float(shares)):
             return
+        plain, shared = (self._log_probs(data, rows, share) for share in (False, True))
+        difference = self._most_of_any_rank(_mean_difference(plain, shared) if shares else 0.0)
         bound = BOUNDS[getattr(self._engine, "_autocast_dtype", torch.bfloat16)]
         self._allowed = difference <= bound
         if self._allowed:
@@ -61,16 +61,24 @@ class FirstUse:
                 bound,
             )
 
-    def _log_probs(self, data: TensorDict, rows: list[int], share: bool) -> Tensor | None:
-        """(N,) of the response tokens; None where sharing was asked for and the rows have nothing to share."""
-        few = tu.index_select_tensor_dict(data, rows)
-        tu.assign_non_tensor(few, calculate_entropy=False, **{SHARE_PROMPTS: share})
+    def _log_probs(self, data: TensorDict, rows: list[int], share: bool) -> Tensor:
+        """(N,) of the response tokens."""
+        few = _sample(data, rows, share)
         with torch.no_grad():
             _, output = self._forward_step(few, loss_function=None, forward_only=True)
-        if share and shared_prompts(few) is None:
-            return None
         log_probs: Tensor = output["model_output"]["log_probs"].values()
         return log_probs[predictors(few, packed=True)]
+
+    def _most_of_any_rank(self, value: float) -> float:
+        most = torch.tensor(value, device=get_device_id(), dtype=torch.float64)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=self._engine.get_data_parallel_group())
+        return most.item()
+
+
+def _sample(data: TensorDict, rows: list[int], share: bool) -> TensorDict:
+    few = tu.index_select_tensor_dict(data, rows)
+    tu.assign_non_tensor(few, calculate_entropy=False, **{SHARE_PROMPTS: share})
+    return few
 
 
 def _few(data: TensorDict) -> list[int]:
@@ -79,8 +87,6 @@ def _few(data: TensorDict) -> list[int]:
     return groups[0][:SIBLINGS] + [rows[0] for rows in groups[1:2]]
 
 
-def _mean_difference(plain: Tensor | None, shared: Tensor | None) -> tuple[float, int]:
-    """The difference, NaN counting as infinite, and whether anything was shared."""
-    if plain is None or shared is None:
-        return 0.0, 0
-    return (plain.double() - shared.double()).abs().mean().nan_to_num(nan=torch.inf).item(), 1
+def _mean_difference(plain: Tensor, shared: Tensor) -> float:
+    """NaN counts as infinite."""
+    return (plain.double() - shared.double()).abs().mean().nan_to_num(nan=torch.inf).item()
