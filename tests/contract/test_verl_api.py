@@ -147,10 +147,11 @@ def test_signals_are_measured_inside_verls_own_old_log_prob_hook(name):
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     from verl_ext.trainer import trainers
+    from verl_ext.trainer.kept_pictures import KeptPictures
     from verl_ext.trainer.signal_passes import SignalPasses
 
     owners = [cls for cls in getattr(trainers, name).__mro__ if "_compute_old_log_prob" in vars(cls)]
-    assert owners[-2:] == [SignalPasses, PPOTrainer]
+    assert owners[-3:] == [SignalPasses, KeptPictures, PPOTrainer]
     assert all("super()._compute_old_log_prob" in inspect.getsource(cls) for cls in owners[:-1])
 
 

@@ -19,12 +19,13 @@ METHOD = (
     "actor_rollout_ref.actor.optim.weight_decay=0.1",
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
 )
+FSDP_CONFIG = "actor_rollout_ref.actor.fsdp_config"
 FROZEN = "actor_rollout_ref.actor.freeze_vision_tower=True"
 NO_CACHE = "perception.tower_cache_gb=0"
 TOO_SMALL = "perception.tower_cache_gb=0.000001"
 PACKED = ("actor_rollout_ref.model.use_remove_padding=True",)
 CHECKPOINTING = ("actor_rollout_ref.model.enable_gradient_checkpointing=True",)
-ORIGINAL = (*fsdp1.STRATEGY, "actor_rollout_ref.actor.fsdp_config.use_orig_params=True")
+ORIGINAL = (*fsdp1.STRATEGY, f"{FSDP_CONFIG}.use_orig_params=True")
 LORA = (
     "actor_rollout_ref.model.lora_rank=4",
     "actor_rollout_ref.model.lora_alpha=8",
@@ -44,6 +45,16 @@ WAYS = {
     "fsdp1 original parameters": ORIGINAL,
     "fsdp1 checkpointing": (*fsdp1.STRATEGY, *CHECKPOINTING),
     "fsdp1 lora": (*fsdp1.STRATEGY, *LORA),
+}
+# Where pixels come to the tower in one dtype or another, and where ranks have the same rows.
+TWO_RANKS = {
+    **WAYS,
+    "fsdp1 bf16": (
+        *fsdp1.STRATEGY,
+        f"{FSDP_CONFIG}.mixed_precision.param_dtype=bf16",
+        f"{FSDP_CONFIG}.reshard_after_forward=False",
+    ),
+    "fsdp2 split sequences": (*PACKED, f"{FSDP_CONFIG}.ulysses_sequence_parallel_size=2"),
 }
 SLOW = ("fsdp2 packed", "fsdp1 original parameters", "fsdp1 checkpointing", "fsdp1 lora")
 QUICK_OR_SLOW = [pytest.param(way, marks=pytest.mark.slow if way in SLOW else ()) for way in WAYS]
@@ -79,7 +90,9 @@ def assert_frozen(found):
     assert any(move for move, ours in zip(moved, of_tower, strict=True) if not ours)
     with_gradient = [bool(each) for each in found["with gradient"]]
     assert not all(with_gradient)
-    assert [bool(each) for each in found["with state"]] == with_gradient
+    with_state = [bool(each) for each in found["with state"]]
+    assert any(with_state)
+    assert all(trained for trained, has in zip(with_gradient, with_state, strict=True) if has)
 
 
 @pytest.mark.parametrize("way", QUICK_OR_SLOW)
@@ -196,6 +209,15 @@ def test_a_checkpoint_with_another_tower(trained, without, rows, tmp_path):
     assert found.equal(wanted)
 
 
+def test_a_run_may_go_on_with_the_tower_trained(rows, tmp_path):
+    frozen = workers.build(*METHOD, FROZEN)
+    tower_steps.steps(frozen, rows, len(rows))
+    frozen.save_checkpoint(str(tmp_path), global_step=1)
+    worker = workers.build(*METHOD)
+    worker.load_checkpoint(str(tmp_path))
+    assert all(tower_steps.steps(worker, rows, len(rows))["moved"])
+
+
 @pytest.mark.parametrize(
     "name",
     ["qwen3_vl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2_vl", "qwen3_5", "glm4v", "glm46v"))],
@@ -214,7 +236,11 @@ def test_families(name):
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.slow if "checkpointing" in way or way in SLOW else ()) for way in WAYS]
+    "way",
+    [
+        way if way in ("fsdp2", "fsdp2 lora", "fsdp1") else pytest.param(way, marks=pytest.mark.slow)
+        for way in TWO_RANKS
+    ],
 )
 def test_images_on_one_of_two_ranks(way, tmp_path):
     """Ranks stay in step whether the tower runs or not."""
@@ -222,7 +248,7 @@ def test_images_on_one_of_two_ranks(way, tmp_path):
     for more in ((), (NO_CACHE,)):
         folder = tmp_path / str(len(more))
         folder.mkdir()
-        found[more] = ranks.both(folder, "steps", *METHOD, FROZEN, *WAYS[way], *more, images="first half")
+        found[more] = ranks.both(folder, "steps", *METHOD, FROZEN, *TWO_RANKS[way], *more, images="first half")
     assert_frozen(found[()])
     assert_same_numbers(found[()], found[NO_CACHE,], 1e-6)
     passes = tower_steps.STEPS
@@ -230,4 +256,4 @@ def test_images_on_one_of_two_ranks(way, tmp_path):
         [each.tolist() for each in found[()]["runs, update"]][part : part + passes] for part in (0, passes)
     )
     assert first[1:] == second[1:] == [[], []]
-    assert sum(first[0]) > sum(second[0]) > 0
+    assert sum(first[0]) >= sum(second[0]) > 0

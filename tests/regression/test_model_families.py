@@ -245,14 +245,19 @@ def test_shared_prompts(case):
     rows = grouped(case.rows)
     found = {}
     for share in (False, True):
-        worker = case.build(*SIGNALS, PACKED, f"perception.share_prompts={share}")
-        fields = measured(worker, rows, micro_batch_size_per_gpu=len(rows))
+        sharing = (PACKED, f"perception.share_prompts={share}")
+        worker = case.build(*SIGNALS, *sharing)
+        fields, update = (
+            measured(worker, rows, micro_batch_size_per_gpu=len(rows)),
+            workers.loss_and_gradients(worker, rows),
+        )
+        worker = case.build(*LOG_PROBS, *sharing)
         for kind in KINDS:
             worker.ablations = {MAIN_VIEW: Ablation(AblationSpec(kind=kind), worker.model_facts, SEED)}
             data = batches.batch(rows, **{**PASS, "calculate_entropy": False}, use_dynamic_bsz=True)
             tu.assign_non_tensor(data, max_token_len_per_gpu=10_000)
             fields[kind] = list(worker.compute_ablated_log_prob(data)["ablated_log_prob"].unbind())
-        found[share] = fields, workers.loss_and_gradients(worker, rows)
+        found[share] = fields, update
     assert found[True][0].keys() == found[False][0].keys()
     for name, values in found[False][0].items():
         for row, (apart, shared) in enumerate(zip(values, found[True][0][name], strict=True)):

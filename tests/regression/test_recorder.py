@@ -14,6 +14,7 @@ from verl_ext.configuration.section import parse
 from verl_ext.passes.signals_by_pass import plan
 from verl_ext.records.token_records import SCHEMA
 from verl_ext.trainer.trainers import PerceptionTrainerSync
+from verl_ext.vocabulary import PIXELS_OF
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,12 @@ def pixels(index):
     return dict(tiny.processor().image_processor([image], return_tensors="pt"))
 
 
+def stored(position):
+    """What lies with a row: the first of a prompt carries the pixels of the second."""
+    inputs = {**pixels(position // 2), PIXELS_OF: f"prompt{position // 2}_{position - position % 2}_0"}
+    return {name: value for name, value in inputs.items() if position % 2 == 0 or name != "pixel_values"}
+
+
 def rows():
     """Two responses to each of four prompts; the first prompt has no image, the second no answer and no accuracy."""
     made = queue.recorded_rows(LENGTHS)
@@ -49,7 +56,7 @@ def rows():
             "index": index,
             "reward_model": {} if index == 1 else {"style": "rule", "ground_truth": f"answer {index}"},
             "extra_fields": {} if index == 1 else {"reward_extra_info": {"acc": ACCURACY[position]}},
-            "multi_modal_inputs": {} if index == 0 else pixels(index),
+            "multi_modal_inputs": {} if index == 0 else stored(position),
         }
     return made
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks run: options are understood, and tiny sizes give whole tables. What they measure is not tested."""
 
+import json
 import os
 import re
 import runpy
@@ -40,7 +41,16 @@ def is_ratio(cell):
 
 
 def test_all_are_here():
-    assert SCRIPTS == ["growth.py", "passes.py", "similarity.py", "steps.py", "weights.py"]
+    assert SCRIPTS == [
+        "flops.py",
+        "frozen_tower.py",
+        "groups.py",
+        "growth.py",
+        "passes.py",
+        "similarity.py",
+        "steps.py",
+        "weights.py",
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -86,3 +96,39 @@ def test_growth():
         ["1", "4", "2", "**2**"],
     ]
     assert all(len(row) == 9 for row in table)
+
+
+def test_groups(tmp_path):
+    written = tmp_path / "seconds.json"
+    sizes = ["--responses=2", "--image=4", "--response=4", f"--json={written}"]
+    (table,) = tables(run("groups.py", "--methods", "pgpo", "papo_g", *sizes, *TINY))
+    passes = {"pgpo": ["old_log_prob", "ablated_log_prob", "update_actor", "step"]}
+    passes["papo_g"] = ["old_log_prob", "ref_log_prob", *passes["pgpo"][1:]]
+    assert [row[:2] for row in table[1:]] == [[method, name] for method, names in passes.items() for name in names]
+    assert all(is_ratio(cell) for row in table[1:] for cell in row[3:])
+    seconds = {(row["method"], row["sharing"], row["pass"]): row["seconds"] for row in json.loads(written.read_text())}
+    own = [seconds["pgpo", "shared", name][0] for name in passes["pgpo"]]
+    assert own[-1] == pytest.approx(sum(own[:-1]))
+
+
+def test_groups_never_slower():
+    sizes = ["--responses=2", "--image=4", "--response=4", "--methods=pgpo", "--never-slower"]
+    figures, limits = tables(run("groups.py", *sizes, *TINY))
+    assert [row[:4] for row in figures[1:]] == [
+        ["1", "4", "4", "pgpo"],
+        ["2", "16", "4", "pgpo"],
+        ["2", "4", "2048", "pgpo"],
+    ]
+    assert len(limits) == 4
+
+
+def test_flops():
+    sizes = ["--models=7b", "--responses", "1", "2", "--image=16", "--text=8", "--response=4", "--layers=1"]
+    (table,) = tables(run("flops.py", *sizes))
+    steps = {(row[1], row[2]): float(row[6]) for row in table[1:]}
+    assert [row[:2] for row in table[1:]] == [["7b", count] for count in "111222"]
+    # Rows without sharing have nothing in common, and a row alone has nothing to share.
+    assert steps["2", "vanilla verl"] == pytest.approx(2 * steps["1", "vanilla verl"], rel=1e-3)
+    assert steps["2", "PGPO, unshared"] == pytest.approx(2 * steps["1", "PGPO, unshared"], rel=1e-3)
+    assert steps["1", "PGPO, shared"] == steps["1", "PGPO, unshared"]
+    assert steps["2", "PGPO, shared"] < steps["2", "PGPO, unshared"]
