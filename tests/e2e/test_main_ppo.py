@@ -70,6 +70,13 @@ def test_rollout_and_actor_agree(pgpo):
     assert all(metrics["perception/rollout_actor_log_prob_corr"] >= 0.999 for metrics in pgpo.steps.values())
 
 
+def test_the_four_responses_of_a_group_share_their_prompt(pgpo):
+    for metrics in pgpo.steps.values():
+        assert metrics["perception/shared_prompt_fraction"] == pytest.approx(0.75)
+        assert metrics["perception/shared_tokens_saved"] > 0
+        assert not any(name.startswith("actor/perception/") and "_tokens" in name for name in metrics)
+
+
 def test_validation_reports_accuracy(pgpo):
     assert "val-core/easy_vqa/acc/mean@1" in pgpo.steps[3]
 

@@ -37,7 +37,7 @@ def rows():
     return [*batches.rows(vlm, per_prompt=3), tiny.row([], "is it dark?", batches.RESPONSES[0], vlm, seed=3)]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["padded", "packed"])
+@pytest.fixture(scope="module", params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["padded", "packed"])
 def packed(request):
     return request.param
 
