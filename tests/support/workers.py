@@ -92,9 +92,7 @@ def loss_and_gradients(worker, rows, total=None):
     with engine.train_mode():
         engine.optimizer_zero_grad()
         output = engine.forward_backward_batch(data, worker.actor.loss_fn, forward_only=False)
-        gradients = {
-            name: whole(p.grad).clone() for name, p in engine.module.named_parameters() if p.grad is not None
-        }
+        gradients = {name: whole(p.grad).clone() for name, p in engine.module.named_parameters() if p.grad is not None}
     return sum(output["loss"]), gradients
 
 

@@ -14,7 +14,7 @@ from verl.utils.device import get_device_id
 
 from verl_ext.logs import get_logger
 from verl_ext.passes.prompt_groups import prompt_groups
-from verl_ext.passes.shared_prompts import shared_prompts
+from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
 from verl_ext.passes.token_layout import predictors
 from verl_ext.vocabulary import SHARE_PROMPTS
 
@@ -25,12 +25,17 @@ SIBLINGS = 2
 
 
 class FirstUse:
-    """Compares both passes over a few rows of the first batch that has a group, on all ranks together."""
+    """Compares both passes over a few rows of the first batch that has a group, on all ranks together.
+
+    Attributes:
+        difference: what it found, a mean of absolute differences of log-probabilities; 0 before.
+    """
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._forward_step = engine.forward_step
         self._allowed: bool | None = None
+        self.difference = 0.0
 
     def allows(self, data: TensorDict) -> bool:
         """Whether prompts are to be shared; looks at `data` until a group was compared, then knows.
@@ -42,51 +47,53 @@ class FirstUse:
         return self._allowed is not False
 
     def _compare(self, data: TensorDict) -> None:
-        rows = _few(data)
-        shares = shared_prompts(_sample(data, rows, share=True)) is not None
-        # Asked before anything runs: in a run without groups it is asked in every pass.
-        if not self._most_of_any_rank(float(shares)):
+        rows = tu.index_select_tensor_dict(data, _few(data))
+        tu.assign_non_tensor(rows, calculate_entropy=False, **{SHARE_PROMPTS: True})
+        shares = shared_prompts(rows) is not None
+        if not self._largest(shares):
             return
-        plain, shared = (self._log_probs(data, rows, share) for share in (False, True))
-        difference = self._most_of_any_rank(_mean_difference(plain, shared) if shares else 0.0)
+        found, plain = self._log_probs(rows), self._log_probs(_apart(rows))
+        # NaN counts as infinite; a rank without a group takes part in the passes alone.
+        own = (found.double() - plain.double()).abs().mean().nan_to_num(nan=torch.inf).item() if shares else 0.0
+        self.difference = self._largest(own)
+        self._allowed = self._agrees(self.difference)
+
+    def _agrees(self, difference: float) -> bool:
         bound = BOUNDS[getattr(self._engine, "_autocast_dtype", torch.bfloat16)]
-        self._allowed = difference <= bound
-        if self._allowed:
+        if difference <= bound:
             logger.info("shared prompts: log-probabilities differ by %.1e from the plain pass's (mean)", difference)
-        else:
-            logger.warning(
-                "shared prompts: log-probabilities differ by %.1e from the plain pass's (mean; bound %.0e); the run "
-                "goes on without sharing, as with perception.share_prompts=False",
-                difference,
-                bound,
-            )
+            return True
+        logger.warning(
+            "shared prompts: log-probabilities differ by %.1e from the plain pass's (mean; bound %.0e); the run "
+            "goes on without sharing, as with perception.share_prompts=False",
+            difference,
+            bound,
+        )
+        return False
 
-    def _log_probs(self, data: TensorDict, rows: list[int], share: bool) -> Tensor:
+    def _largest(self, value: float) -> float:
+        """Of all ranks."""
+        values = torch.tensor([value], device=get_device_id(), dtype=torch.float32)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._engine.get_data_parallel_group())
+        return values.item()
+
+    def _log_probs(self, rows: TensorDict) -> Tensor:
         """(N,) of the response tokens."""
-        few = _sample(data, rows, share)
         with torch.no_grad():
-            _, output = self._forward_step(few, loss_function=None, forward_only=True)
+            _, output = self._forward_step(rows, loss_function=None, forward_only=True)
         log_probs: Tensor = output["model_output"]["log_probs"].values()
-        return log_probs[predictors(few, packed=True)]
-
-    def _most_of_any_rank(self, value: float) -> float:
-        most = torch.tensor(value, device=get_device_id(), dtype=torch.float64)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=self._engine.get_data_parallel_group())
-        return most.item()
+        return log_probs[predictors(rows, packed=True)]
 
 
-def _sample(data: TensorDict, rows: list[int], share: bool) -> TensorDict:
-    few = tu.index_select_tensor_dict(data, rows)
-    tu.assign_non_tensor(few, calculate_entropy=False, **{SHARE_PROMPTS: share})
-    return few
+def _apart(rows: TensorDict) -> TensorDict:
+    """The same rows, without sharing."""
+    apart = rows.copy()
+    forget_sharing(apart)
+    tu.assign_non_tensor(apart, **{SHARE_PROMPTS: False})
+    return apart
 
 
 def _few(data: TensorDict) -> list[int]:
     """Rows of a group, and one that is not of it where there is any."""
     groups = sorted(prompt_groups(data), key=len, reverse=True)
     return groups[0][:SIBLINGS] + [rows[0] for rows in groups[1:2]]
-
-
-def _mean_difference(plain: Tensor, shared: Tensor) -> float:
-    """NaN counts as infinite."""
-    return (plain.double() - shared.double()).abs().mean().nan_to_num(nan=torch.inf).item()

@@ -19,7 +19,7 @@ from verl_ext.passes.forward_step import ForwardStep, method_replaced
 from verl_ext.passes.fsdp.first_use import FirstUse
 from verl_ext.passes.fsdp.micro_batches import by_group
 from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
-from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS, SHARE_PROMPTS
+from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS, SHARE_PROMPTS, SHARED_DIFFERENCE
 
 
 def why_not_shared(engine: Any, response_only: bool) -> str | None:
@@ -50,9 +50,10 @@ def share_prompts(engine: Any) -> None:
         engine: one of verl's FSDP engines for which :func:`why_not_shared` is None.
     """
     install(decoder(engine.module).layers[0].self_attn, engine.module.config.get_text_config()._attn_implementation)
-    engine.forward_step = _counting(engine.forward_step)
     engine.prepare_model_inputs = _from_groups(engine.prepare_model_inputs)
-    engine.forward_backward_batch = _sharing(engine.forward_backward_batch, FirstUse(engine))
+    first_use = FirstUse(engine)
+    engine.forward_step = _telling(engine.forward_step, first_use)
+    engine.forward_backward_batch = _sharing(engine.forward_backward_batch, first_use)
 
 
 def _sharing(own: Callable[..., Any], first_use: FirstUse) -> Callable[..., Any]:
@@ -80,17 +81,19 @@ def _from_groups(own: Callable[..., Any]) -> Callable[..., Any]:
     return prepare_model_inputs
 
 
-def _counting(step: ForwardStep) -> ForwardStep:
-    """Also tell, in updates, how many prompt tokens another row computed, of how many."""
+def _telling(step: ForwardStep, first_use: FirstUse) -> ForwardStep:
+    """Also tell, in updates, how many prompt tokens another row computed, of how many, and what the first use found."""
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         loss, output = step(micro_batch, *args, **kwargs)
         if torch.is_grad_enabled():
             shared = shared_prompts(micro_batch)
             tokens = micro_batch["input_ids"].values().numel() - micro_batch["responses"].values().numel()
-            counts = {SAVED_TOKENS: 0 if shared is None else int(shared.saved.sum()), PROMPT_TOKENS: tokens}
-            for name, count in counts.items():
-                output["metrics"][name] = Metric(value=float(count), aggregation=AggregationType.SUM)
+            output["metrics"] |= {
+                SAVED_TOKENS: Metric(AggregationType.SUM, 0.0 if shared is None else float(shared.saved.sum())),
+                PROMPT_TOKENS: Metric(AggregationType.SUM, float(tokens)),
+                SHARED_DIFFERENCE: Metric(AggregationType.MAX, first_use.difference),
+            }
         return loss, output
 
     return forward_step
