@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,12 @@ class Shape:
     vision: dict[str, Any]
 
 
-def _released_vision(out: int) -> dict[str, Any]:
+def _released_vision(out: int, intermediate: int = 3420) -> dict[str, Any]:
     return {
         "depth": 32,
         "hidden_size": 1280,
         "num_heads": 16,
-        "intermediate_size": 3420,
+        "intermediate_size": intermediate,
         "out_hidden_size": out,
         "fullatt_block_indexes": [7, 15, 23, 31],
         "tokens_per_second": 2,
@@ -83,6 +83,7 @@ SHAPES = {
     ),
     "3b": Shape(2048, 36, 16, 2, 11008, 151936, True, (16, 24, 24), _released_vision(2048)),
     "7b": Shape(3584, 28, 28, 4, 18944, 152064, False, (16, 24, 24), _released_vision(3584)),
+    "32b": Shape(5120, 64, 40, 8, 27648, 152064, False, (16, 24, 24), _released_vision(5120, 3456)),
 }
 
 # What a run on GPUs has and the tests' configuration, made for the CPU, does not.
@@ -130,6 +131,11 @@ def write_model(folder: Path, config: Qwen2_5_VLConfig, pixels: int | None = Non
     with torch.device("cpu" if ON_CPU else "cuda"):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32 if ON_CPU else torch.bfloat16)
     model.save_pretrained(folder)
+    return write_processor(folder, pixels)
+
+
+def write_processor(folder: Path, pixels: int | None = None) -> Path:
+    """The tiny model's, with its tokenizer; images are scaled to so many `pixels`, if given."""
     processor = AutoProcessor.from_pretrained(tiny.MODEL)
     if pixels:
         processor.image_processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
@@ -155,6 +161,22 @@ class Rows:
         """`count` prompts of `text` tokens and `images` images of `image` tokens each (0: none), and responses."""
         return [self._row([image] * images if image else [], text, response, seed) for seed in range(count)]
 
+    def groups(self, prompts: int, responses: int, **sizes: int) -> list[tiny.Row]:
+        """`responses` rows side by side for each of `prompts` prompts; `sizes` as above.
+
+        Every row has image features of its own, equal to the others', as verl hands them to its workers.
+        """
+        first = self(prompts, **sizes)
+        return [self._answered(row, seed) for row in first for seed in range(responses)]
+
+    def _answered(self, row: tiny.Row, seed: int) -> tiny.Row:
+        generator, prompt = torch.Generator().manual_seed(seed), row.input_ids[: -row.response_length]
+        words = torch.randint(
+            FIRST_WORD, self._config.text_config.vocab_size, (row.response_length,), generator=generator
+        )
+        inputs = {name: value.clone() for name, value in row.inputs.items()}
+        return replace(row, input_ids=torch.cat([prompt, words]), inputs=inputs)
+
     def _row(self, images: Sequence[int], text: int, response: int, seed: int) -> tiny.Row:
         generator, config = torch.Generator().manual_seed(seed), self._config
         ids = []
@@ -177,20 +199,28 @@ class Actors:
     Sharing makes a difference of a few per cent between two of them no accident of where their weights lie.
     """
 
-    def __init__(self, folder: Path, overrides: Sequence[str] = (), micro_batch: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        overrides: Sequence[str] = (),
+        micro_batch: int = 1,
+        training_worker: Callable[[], type[TrainingWorker]] | None = None,
+    ) -> None:
         device = [] if ON_CPU else GPU
+        self._training_worker = training_worker or _sharing_a_model
         self._overrides = [f"actor_rollout_ref.model.path={folder}", *device, *overrides]
         self._micro_batch = micro_batch
         self._groups: dict[str, type[TrainingWorker]] = {}
 
-    def build(self, group: str, *overrides: str) -> Any:
-        """verl's own actor worker, or this package's if the overrides choose a perception method."""
-        own = ActorRolloutRefWorker.actor_worker_cls
-        ActorRolloutRefWorker.actor_worker_cls = self._groups.setdefault(group, _sharing_a_model())
+    def build(self, group: str, *overrides: str, role: str = "actor") -> Any:
+        """verl's own worker of the actor or "ref", or this package's if the overrides choose a perception method."""
+        own = ActorRolloutRefWorker.actor_worker_cls, ActorRolloutRefWorker.ref_worker_cls
+        sharing = self._groups.setdefault(group, self._training_worker())
+        ActorRolloutRefWorker.actor_worker_cls = ActorRolloutRefWorker.ref_worker_cls = sharing
         try:
-            return workers.build(*overrides, *self._overrides)
+            return workers.build(*overrides, *self._overrides, role=role)
         finally:
-            ActorRolloutRefWorker.actor_worker_cls = own
+            ActorRolloutRefWorker.actor_worker_cls, ActorRolloutRefWorker.ref_worker_cls = own
 
     def clean(self, worker: Any) -> Pass:
         """The old-log-prob pass as the trainer asks for it."""
@@ -200,9 +230,32 @@ class Actors:
         """The pass over the ablated view."""
         return lambda rows: worker.compute_ablated_log_prob(self._batch(rows, calculate_entropy=False))
 
+    def reference(self, worker: Any) -> Pass:
+        """The pass of a "ref" worker."""
+        return lambda rows: worker.compute_ref_log_prob(self._batch(rows, calculate_entropy=False))
+
+    def update(self, worker: Any) -> Pass:
+        """The update as the trainer asks for it, all rows as one mini-batch."""
+        return lambda rows: worker.update_actor(self._to_learn_from(rows))
+
     def _batch(self, rows: list[tiny.Row], **settings: Any) -> Any:
         moment = {"perception_step": 1, "perception_progress": 0.0}
-        return batches.batch(rows, compute_loss=False, micro_batch_size_per_gpu=self._micro_batch, **moment, **settings)
+        size = min(self._micro_batch, len(rows))
+        return batches.batch(rows, compute_loss=False, micro_batch_size_per_gpu=size, **moment, **settings)
+
+    def _to_learn_from(self, rows: list[tiny.Row]) -> Any:
+        batch = self._batch(
+            rows,
+            calculate_entropy=False,
+            mini_batch_size=len(rows),
+            global_batch_size=len(rows),
+            perception_steps_done=0,
+            perception_total_steps=10,
+        )
+        # What loss terms read, of no consequence to what an update costs.
+        batch["ref_log_prob"] = batch["ablated_log_prob"] = batch["old_log_probs"]
+        batch["has_image"] = torch.tensor([bool(row.inputs) for row in rows])
+        return batch
 
 
 def _sharing_a_model() -> type[TrainingWorker]:
@@ -223,6 +276,11 @@ def _sharing_a_model() -> type[TrainingWorker]:
 def response_only(chosen: bool) -> str:
     """The override that says whether logits are made of response tokens alone."""
     return f"perception.response_only_logits={chosen}"
+
+
+def shared_prompts(chosen: bool | None) -> str:
+    """The override that says whether responses share their prompt; None where the package thinks it pays."""
+    return f"perception.share_prompts={'null' if chosen is None else chosen}"
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

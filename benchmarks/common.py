@@ -8,10 +8,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 Call = Callable[[], object]
+Clock = Callable[[], float]
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -37,24 +40,25 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def seconds(call: Call) -> float:
+def seconds(call: Call, clock: Clock = time.perf_counter) -> float:
     """How long it takes, the accelerator's work included."""
-    start = time.perf_counter()
+    start = clock()
     call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def rounds(calls: Mapping[str, Call], count: int) -> dict[str, list[float]]:
+def rounds(calls: Mapping[Name, Call], count: int, clock: Clock = time.perf_counter) -> dict[Name, list[float]]:
     """Seconds of each call in `count` rounds in which every one runs once, in an order that changes.
 
-    One round before does not count. The order is the same in every process.
+    One round before does not count. The order is the same in every process. With `time.process_time` as the clock
+    nothing counts that other processes do.
     """
-    measured: dict[str, list[float]] = {name: [] for name in calls}
+    measured: dict[Name, list[float]] = {name: [] for name in calls}
     for index in range(count + 1):
         for name in random.Random(index).sample(list(calls), len(calls)):
-            elapsed = seconds(calls[name])
+            elapsed = seconds(calls[name], clock)
             if index:
                 measured[name].append(elapsed)
     return measured

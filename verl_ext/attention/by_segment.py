@@ -11,6 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from verl_ext.attention.segments import Segment
 
+BLOCK = 256
+"""Response tokens under one mask: what a mask closes is computed all the same, so it must not reach far ahead."""
+
 
 def attend_by_segment(
     query: Tensor,
@@ -48,13 +51,16 @@ def attend_by_segment(
 
     found = []
     for segment in segments:
-        queries, keys, values = (_behind_prompt(states, segment) for states in (query, key, value))
-        if segment.seen <= segment.length:
-            # Half of all pairs of the whole are fewer than a mask over the response's rows would compute.
-            found.append(attend(queries, keys, values)[:, :, segment.seen :])
-        else:
-            own = query[:, :, segment.begin : segment.end]
-            found.append(attend(own, keys, values, _mask(segment, query.device)))
+        queries = query[:, :, segment.begin : segment.end]
+        keys, values = _behind_prompt(key, segment), _behind_prompt(value, segment)
+        if not segment.seen:
+            found.append(attend(queries, keys, values))
+            continue
+        for first in range(0, segment.length, BLOCK):
+            part = queries[:, :, first : first + BLOCK]
+            end = segment.seen + first + part.shape[2]
+            mask = torch.ones(part.shape[2], end, dtype=torch.bool, device=query.device).tril(segment.seen + first)
+            found.append(attend(part, keys[:, :, :end], values[:, :, :end], mask))
     return torch.cat(found, dim=2)
 
 
@@ -64,9 +70,3 @@ def _behind_prompt(states: Tensor, segment: Segment) -> Tensor:
     if not segment.seen:
         return own
     return torch.cat([states[:, :, segment.prompt : segment.prompt + segment.seen], own], dim=2)
-
-
-def _mask(segment: Segment, device: torch.device) -> Tensor:
-    """(length, seen + length) bool: all of the prompt, and of the segment what is not behind."""
-    whole = torch.ones(segment.length, segment.seen + segment.length, dtype=torch.bool, device=device)
-    return whole.tril(segment.seen)

@@ -15,6 +15,7 @@ PACKS = {
     "long responses": [(2, [7, 9])],
     "two groups and one alone": [(4, [2, 3]), (6, [1]), (3, [5, 1, 1, 2])],
     "an empty response": [(4, [0, 3, 0, 2])],
+    "more than a block": [(3, [2, 300, 257])],
 }
 
 
