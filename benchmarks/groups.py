@@ -182,7 +182,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--prompts", type=int, default=1)
     parser.add_argument("--responses", type=int, default=5, help="responses to each prompt")
-    parser.add_argument("--image", type=int, default=1024, help="image tokens, 0 for none")
+    parser.add_argument("--image", type=int, default=1024, help="image tokens")
     parser.add_argument("--text", type=int, default=128, help="text tokens of the prompt")
     parser.add_argument("--response", type=int, default=512, help="response tokens")
     parser.add_argument("--only-shared", action="store_true", help="leave out the methods without sharing")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import wrapt
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_flash_attention_utils import _flash_attention_forward, flash_attn_supports_top_left_mask
@@ -40,66 +41,60 @@ def install(attention: torch.nn.Module, implementation: str) -> None:
     """
     module = sys.modules[type(attention).forward.__module__]
     if hasattr(module, VERL_OWN):
-        setattr(module, VERL_OWN, _once(getattr(module, VERL_OWN), _before_verls))
+        setattr(module, VERL_OWN, _before(getattr(module, VERL_OWN), _instead_of_verls))
     before = ALL_ATTENTION_FUNCTIONS[implementation]
-    AttentionInterface.register(implementation, _once(before, _before_transformers))
+    AttentionInterface.register(implementation, _before(before, _instead_of_transformers))
 
 
-def _once(original: Any, wrap: Callable[[Any], Any]) -> Any:
-    if getattr(original, "shares_prompts", False):
-        return original
-    wrapped = wrap(original)
-    wrapped.shares_prompts = True
-    return wrapped
+class _SharingAttention(wrapt.FunctionWrapper):  # type: ignore[misc]
+    """An attention function that sees shared prompts, and is the original in everything else."""
 
 
-def _before_verls(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _before(original: Any, attend: Callable[..., Any]) -> Any:
+    return original if isinstance(original, _SharingAttention) else _SharingAttention(original, attend)
+
+
+def _layout(query: Tensor, how: dict[str, Any]) -> Layout | None:
+    return layout_of(how.get("position_ids")) if query.shape[0] == 1 else None
+
+
+def _instead_of_verls(original: Any, _instance: Any, args: Any, how: dict[str, Any]) -> Tensor:
     """verl's attention of Qwen2-VL and GLM-4V; states are (1, N, heads, head_dim)."""
-
-    def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **how: Any) -> Tensor:
-        layout = layout_of(how.get("position_ids")) if query.shape[0] == 1 else None
-        if layout is None:
-            return original(query, key, value, *args, **how)
-        dropout, scaling = how.get("dropout", 0.0), how.get("softmax_scale")
-        if query.device.type == "cpu":
-            queries, keys, values = (part.transpose(1, 2) for part in (query, key, value))
-            found = attend_by_segment(queries, keys, values, layout.segments, dropout=dropout, scaling=scaling)
-            return found.transpose(1, 2)
-        given, lengths = _gathered(key, value, layout, dim=1), _lengths(layout)
-        return _flash_attention_forward(
-            query,
-            *given,
-            None,
-            query_length=query.shape[1],
-            is_causal=True,
-            dropout=dropout,
-            softmax_scale=scaling,
-            target_dtype=torch.bfloat16,
-            attn_implementation=FLASH[0],
-            **lengths,
-        )
-
-    return attend
+    query, key, value = args[:3]
+    layout = _layout(query, how)
+    if layout is None:
+        return original(*args, **how)
+    dropout, scaling = how.get("dropout", 0.0), how.get("softmax_scale")
+    if query.device.type == "cpu":
+        queries, keys, values = (part.transpose(1, 2) for part in (query, key, value))
+        found = attend_by_segment(queries, keys, values, layout.segments, dropout=dropout, scaling=scaling)
+        return found.transpose(1, 2)
+    return _flash_attention_forward(
+        query,
+        *_gathered(key, value, layout, dim=1),
+        None,
+        query_length=query.shape[1],
+        is_causal=True,
+        dropout=dropout,
+        softmax_scale=scaling,
+        target_dtype=torch.bfloat16,
+        attn_implementation=FLASH[0],
+        **_lengths(layout),
+    )
 
 
-def _before_transformers(original: Callable[..., Any]) -> Callable[..., Any]:
+def _instead_of_transformers(original: Any, _instance: Any, args: Any, how: dict[str, Any]) -> tuple[Tensor, None]:
     """A function of transformers' interface; states are (1, heads, N, head_dim)."""
-
-    def attend(
-        layer: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **how: Any
-    ) -> tuple[Tensor, None]:
-        layout = layout_of(how.get("position_ids")) if query.shape[0] == 1 else None
-        if layout is None:
-            return original(layer, query, key, value, attention_mask, **how)
-        if layer.config._attn_implementation in FLASH:
-            del how["position_ids"]
-            given, lengths = _gathered(key, value, layout, dim=2), _lengths(layout)
-            return original(layer, query, *given, None, **how, **lengths)
-        dropout, scaling = how.get("dropout", 0.0), how.get("scaling")
-        found = attend_by_segment(query, key, value, layout.segments, dropout=dropout, scaling=scaling)
-        return found.transpose(1, 2).contiguous(), None
-
-    return attend
+    layer, query, key, value = args[:4]
+    layout = _layout(query, how)
+    if layout is None:
+        return original(*args, **how)
+    if layer.config._attn_implementation in FLASH:
+        how = {name: value for name, value in how.items() if name not in ("position_ids", "attention_mask")}
+        return original(layer, query, *_gathered(key, value, layout, dim=2), None, **how, **_lengths(layout))
+    dropout, scaling = how.get("dropout", 0.0), how.get("scaling")
+    found = attend_by_segment(query, key, value, layout.segments, dropout=dropout, scaling=scaling)
+    return found.transpose(1, 2).contiguous(), None
 
 
 def _gathered(key: Tensor, value: Tensor, layout: Layout, dim: int) -> tuple[Tensor, Tensor]:

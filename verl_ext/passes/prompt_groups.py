@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verl_ext.passes.row_inputs import Inputs, row_inputs
 
-LEAST_SAVED = 0.02
+LEAST_SAVED = 0.05
 """Share of a group's tokens that must be saved for its prompt to be shared; see benchmarks/README.md."""
 
 Rows = list[int]

@@ -12,7 +12,7 @@ from torch import Tensor
 from verl_ext.methods.base import RolloutSignals
 from verl_ext.signals.divergence import sampled_k3
 from verl_ext.signals.request import AblatedLogProb
-from verl_ext.vocabulary import IMAGE_TOKENS_MASKED, PROMPT_TOKENS, SAVED_TOKENS, SHARED_DIFFERENCE
+from verl_ext.vocabulary import IMAGE_TOKENS_MASKED, PROMPT_TOKENS, SAVED_TOKENS
 
 TOP_FRACTION = 0.2
 
@@ -92,9 +92,7 @@ def _top_share(values: Tensor) -> float:
 
 def shared_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """What the updates of a step have shared, a mini-batch; takes the counts that it is made of out of `metrics`."""
-    names = (SAVED_TOKENS, PROMPT_TOKENS, SHARED_DIFFERENCE)
-    found = {name: float(metrics.pop(f"actor/{name}")) for name in names if f"actor/{name}" in metrics}
-    prompts = found.pop(PROMPT_TOKENS, None)
-    if prompts is None:
+    saved, prompts = (metrics.pop(f"actor/{name}", None) for name in (SAVED_TOKENS, PROMPT_TOKENS))
+    if saved is None or prompts is None:
         return {}
-    return {**found, "perception/shared_prompt_fraction": found[SAVED_TOKENS] / max(1.0, prompts)}
+    return {SAVED_TOKENS: float(saved), "perception/shared_prompt_fraction": float(saved) / max(1.0, float(prompts))}

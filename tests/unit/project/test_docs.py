@@ -23,7 +23,8 @@ from verl_ext.methods.base import LossInputs, RolloutSignals
 from verl_ext.methods.credit import combined, method_weights
 from verl_ext.supervision.broken_numbers import BROKEN_LOSSES
 from verl_ext.supervision.collapse import PREFIX, SIGNS
-from verl_ext.trainer.metrics import masked_metrics, method_metrics, signal_metrics, weight_metrics
+from verl_ext.trainer.metrics import masked_metrics, method_metrics, shared_metrics, signal_metrics, weight_metrics
+from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS
 
 ROOT = Path(__file__).parents[3]
 ALGO = ROOT / "docs" / "algo"
@@ -283,7 +284,8 @@ def metrics():
         for name in ("perception_trainer", "signal_passes", "step_credit")
     )
     collapse = {f"{PREFIX}/{name}" for name in (*SIGNS, "signs")}
-    names |= collapse | {*masked_metrics([]), f"actor/{BROKEN_LOSSES}"}
+    shared = shared_metrics({f"actor/{name}": 1.0 for name in (SAVED_TOKENS, PROMPT_TOKENS)})
+    names |= collapse | {*masked_metrics([]), *shared, f"actor/{BROKEN_LOSSES}"}
     return names | set(re.findall(r'"(perception/\w+)"', source))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verl's own balancing with groups side by side, on the real trainer class; nothing of Ray or TransferQueue is needed."""
+"""verl's own balancing with groups side by side, on the real trainer class, without Ray or TransferQueue."""
 
 import random
 from types import SimpleNamespace

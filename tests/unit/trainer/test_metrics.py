@@ -8,7 +8,7 @@ import torch
 
 from verl_ext.methods.base import RolloutSignals
 from verl_ext.signals.request import AblatedLogProb, Similarity
-from verl_ext.trainer.metrics import method_metrics, signal_metrics, weight_metrics
+from verl_ext.trainer.metrics import method_metrics, shared_metrics, signal_metrics, weight_metrics
 
 LENGTHS = [7, 3, 5, 9, 0]
 HAS_IMAGE = [True, False, True, True, True]
@@ -136,3 +136,14 @@ def test_method_metrics():
     }
     assert metrics["perception/two/weight_mean"] == 1.0
     assert method_metrics(weights, torch.zeros_like(mask)) == {}
+
+
+def test_shared_metrics():
+    counts = {"actor/perception/shared_tokens_saved": 30.0, "actor/perception/prompt_tokens": 40.0}
+    metrics = {**counts, "actor/pg_loss": 0.5}
+    assert shared_metrics(metrics) == {
+        "perception/shared_tokens_saved": 30.0,
+        "perception/shared_prompt_fraction": 0.75,
+    }
+    assert metrics == {"actor/pg_loss": 0.5}
+    assert shared_metrics(metrics) == {}

@@ -25,17 +25,12 @@ SIBLINGS = 2
 
 
 class FirstUse:
-    """Compares both passes over a few rows of the first batch that has a group, on all ranks together.
-
-    Attributes:
-        difference: what it found, a mean of absolute differences of log-probabilities; 0 before.
-    """
+    """Compares both passes over a few rows of the first batch that has a group, on all ranks together."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._forward_step = engine.forward_step
         self._allowed: bool | None = None
-        self.difference = 0.0
 
     def allows(self, data: TensorDict) -> bool:
         """Whether prompts are to be shared; looks at `data` until a group was compared, then knows.
@@ -55,8 +50,7 @@ class FirstUse:
         found, plain = self._log_probs(rows), self._log_probs(_apart(rows))
         # NaN counts as infinite; a rank without a group takes part in the passes alone.
         own = (found.double() - plain.double()).abs().mean().nan_to_num(nan=torch.inf).item() if shares else 0.0
-        self.difference = self._largest(own)
-        self._allowed = self._agrees(self.difference)
+        self._allowed = self._agrees(self._largest(own))
 
     def _agrees(self, difference: float) -> bool:
         bound = BOUNDS[getattr(self._engine, "_autocast_dtype", torch.bfloat16)]

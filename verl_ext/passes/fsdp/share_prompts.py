@@ -19,7 +19,7 @@ from verl_ext.passes.forward_step import ForwardStep, method_replaced
 from verl_ext.passes.fsdp.first_use import FirstUse
 from verl_ext.passes.fsdp.micro_batches import by_group
 from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
-from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS, SHARE_PROMPTS, SHARED_DIFFERENCE
+from verl_ext.vocabulary import PROMPT_TOKENS, SAVED_TOKENS, SHARE_PROMPTS
 
 
 def why_not_shared(engine: Any, response_only: bool) -> str | None:
@@ -52,7 +52,7 @@ def share_prompts(engine: Any) -> None:
     install(decoder(engine.module).layers[0].self_attn, engine.module.config.get_text_config()._attn_implementation)
     engine.prepare_model_inputs = _from_groups(engine.prepare_model_inputs)
     first_use = FirstUse(engine)
-    engine.forward_step = _telling(engine.forward_step, first_use)
+    engine.forward_step = _telling(engine.forward_step)
     engine.forward_backward_batch = _sharing(engine.forward_backward_batch, first_use)
 
 
@@ -81,8 +81,8 @@ def _from_groups(own: Callable[..., Any]) -> Callable[..., Any]:
     return prepare_model_inputs
 
 
-def _telling(step: ForwardStep, first_use: FirstUse) -> ForwardStep:
-    """Also tell, in updates, how many prompt tokens another row computed, of how many, and what the first use found."""
+def _telling(step: ForwardStep) -> ForwardStep:
+    """Also tell, in updates, how many prompt tokens another row computed, of how many."""
 
     def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         loss, output = step(micro_batch, *args, **kwargs)
@@ -92,7 +92,6 @@ def _telling(step: ForwardStep, first_use: FirstUse) -> ForwardStep:
             output["metrics"] |= {
                 SAVED_TOKENS: Metric(AggregationType.SUM, 0.0 if shared is None else float(shared.saved.sum())),
                 PROMPT_TOKENS: Metric(AggregationType.SUM, float(tokens)),
-                SHARED_DIFFERENCE: Metric(AggregationType.MAX, first_use.difference),
             }
         return loss, output
 
