@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from support import batches, fsdp1, tiny, workers
+from support import batches, fsdp1, ranks, tiny, workers
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
@@ -164,3 +164,31 @@ def test_a_prompt_is_ablated_once_and_shared(pair, rows, packed, kind, scope):
     torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=0)
     shares = scope == "prompt" or kind == "drop_vision"
     assert (sum(found[1][1]) < 0.8 * sum(found[0][1])) == shares
+
+
+BUDGET = [
+    "actor_rollout_ref.actor.use_dynamic_bsz=True",
+    "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=160",
+]
+
+
+def test_two_ranks_with_images_on_one_cut_by_a_budget_of_tokens(tmp_path):
+    """The ranks need different numbers of micro-batches, and run equally many."""
+    passes = "compute_log_prob,compute_ablated_log_prob,gradients"
+    found = ranks.both(tmp_path, passes, *EVERYTHING, PACKED, SHARED, *BUDGET, images="first half")
+    rows = batches.half_with_images(tiny.model(torch.float32))
+    with workers.transformers_restored():
+        worker = workers.build(*EVERYTHING, PACKED, APART)
+        data = {"compute_loss": False, "calculate_entropy": True, "use_remove_padding": True, **workers.STEP}
+        wanted = dict(worker.compute_log_prob(batches.batch(rows, **data)).items())
+        wanted |= dict(worker.compute_ablated_log_prob(batches.batch(rows, **data)).items())
+        gradients = workers.loss_and_gradients(worker, rows)[1]
+    names = [name for name, values in wanted.items() if torch.is_tensor(values) and values.is_nested]
+    assert {"log_probs", "ablated_log_prob", "visual_kl_noised"} <= set(names)
+    for name in names:
+        for one, other in zip(found[name], wanted[name].unbind(), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=0, msg=name)
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name][0], gradient, atol=1e-5 * largest, rtol=0, msg=name)
