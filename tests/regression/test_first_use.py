@@ -10,6 +10,7 @@ from support import batches, tiny, workers
 from verl_ext.attention import hooks
 from verl_ext.attention.segments import Segment
 from verl_ext.passes.fsdp import first_use
+from verl_ext.passes.prompt_groups import LEAST_SAVED, saved_share
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -71,6 +72,20 @@ def test_wrong_attention_is_found_and_not_used(rows, positions, caplog, monkeypa
     assert torch.equal(found.values(), clean(apart, rows).values())
     (message,) = [record.message for record in caplog.records if "shared prompts" in record.message]
     assert "goes on without sharing" in message
+
+
+def test_a_group_of_which_a_few_rows_alone_would_not_pay_is_compared_too(positions, monkeypatch):
+    """A short prompt and long responses; those compared are cut, and fit wherever one row does."""
+    vlm = tiny.model(torch.float32)
+    rows = [tiny.row([], "is it?", " ".join(batches.RESPONSES * 4), vlm, seed=seed) for seed in range(8)]
+    prompt, length = len(rows[0].input_ids) - rows[0].response_length, rows[0].response_length
+    assert saved_share(prompt, [length] * 8) > LEAST_SAVED > saved_share(prompt, [length] * 2)
+    worker = workers.build(*METHOD)
+    counted, _ = positions(worker)
+    clean(worker, rows)
+    shared, plain, whole = counted
+    assert shared < plain < whole == prompt + 8 * length
+    assert plain <= 3 * 5 * prompt
 
 
 def test_nothing_is_compared_while_there_are_no_groups(rows, positions):

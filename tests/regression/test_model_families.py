@@ -15,6 +15,7 @@ from verl_ext.ablation.spec import KINDS
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.available import family_of
 from verl_ext.models.facts import model_facts
+from verl_ext.models.language_model import decoder
 from verl_ext.passes.ablated_batch import Ablation
 from verl_ext.passes.row_inputs import row_inputs
 from verl_ext.signals import truncated_entropy, visual_similarity
@@ -236,6 +237,15 @@ def grouped(rows):
     return found
 
 
+def positions_of_a_pass(worker, rows):
+    counted = []
+    norm = decoder(worker.actor.engine.module).norm
+    handle = norm.register_forward_hook(lambda _norm, _given, states: counted.append(states.shape[:-1].numel()))
+    measured(worker, rows, micro_batch_size_per_gpu=len(rows))
+    handle.remove()
+    return max(counted)
+
+
 def test_shared_prompts(case):
     """What a pass measures, the ablated views, and gradients are those of rows apart."""
     if family_of(case.name).hybrid:
@@ -243,7 +253,7 @@ def test_shared_prompts(case):
             case.build(*SIGNALS, "perception.share_prompts=True")
         return
     rows = grouped(case.rows)
-    found = {}
+    found, computed = {}, []
     for share in (False, True):
         sharing = (PACKED, f"perception.share_prompts={share}")
         worker = case.build(*SIGNALS, *sharing)
@@ -251,6 +261,7 @@ def test_shared_prompts(case):
             measured(worker, rows, micro_batch_size_per_gpu=len(rows)),
             workers.loss_and_gradients(worker, rows),
         )
+        computed.append(positions_of_a_pass(worker, rows))
         worker = case.build(*LOG_PROBS, *sharing)
         for kind in KINDS:
             worker.ablations = {MAIN_VIEW: Ablation(AblationSpec(kind=kind), worker.model_facts, SEED)}
@@ -258,6 +269,7 @@ def test_shared_prompts(case):
             tu.assign_non_tensor(data, max_token_len_per_gpu=10_000)
             fields[kind] = list(worker.compute_ablated_log_prob(data)["ablated_log_prob"].unbind())
         found[share] = fields, update
+    assert computed[1] < 0.7 * computed[0]
     assert found[True][0].keys() == found[False][0].keys()
     for name, values in found[False][0].items():
         for row, (apart, shared) in enumerate(zip(values, found[True][0][name], strict=True)):

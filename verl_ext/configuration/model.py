@@ -38,10 +38,8 @@ def check_model(config: DictConfig, perception: Perception) -> None:
     Raises:
         ConfigurationError: its type is not supported, or a value does not fit it.
     """
-    path = str(_get(config, PATH))
-    _check_path(path)
-    config_path, processor_path = (_get(config, f"{ROLES}.model.{name}_path") for name in ("hf_config", "tokenizer"))
-    model = model_files(str(config_path or path), processor_path)
+    _check_path(str(_get(config, PATH)))
+    model = _files(config)
     if model is None:
         return
     on_cpu = _get(config, "trainer.device") == "cpu"
@@ -49,6 +47,17 @@ def check_model(config: DictConfig, perception: Perception) -> None:
     if not family.guessed:
         own = model.patch_size(family.patch_size)
         fitness.check_patch_size(family.name, own, _get(config, fitness.PATCH_SIZE))
+
+
+def family_of_configured(config: DictConfig, perception: Perception) -> Family | None:
+    """The family of the configured model; None for one that has yet to be fetched."""
+    model = _files(config)
+    return None if model is None else admit(model, perception.options.unverified_model)
+
+
+def _files(config: DictConfig) -> ModelFiles | None:
+    config_path, processor_path = (_get(config, f"{ROLES}.model.{name}_path") for name in ("hf_config", "tokenizer"))
+    return model_files(str(config_path or _get(config, PATH)), processor_path)
 
 
 def check_roles(

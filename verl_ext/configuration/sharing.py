@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_ext.configuration.model import REFERENCE_KEYS, SEQUENCE_PARALLEL_KEYS, STRATEGIES
+from verl_ext.configuration.model import REFERENCE_KEYS, SEQUENCE_PARALLEL_KEYS, STRATEGIES, family_of_configured
 from verl_ext.configuration.section import Perception
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.fitness import ATTENTION, FUSED_KERNELS
@@ -23,8 +23,21 @@ def check_sharing(config: DictConfig, perception: Perception) -> None:
     Raises:
         ConfigurationError: `perception.share_prompts` is True, and something does.
     """
-    if not perception.options.share_prompts:
-        return
+    obstacle = obstacle_to_sharing(config, perception) if perception.options.share_prompts else None
+    if obstacle is not None:
+        raise ConfigurationError(key=KEY, value=True, remedy=f"{obstacle}; write null, or change that")
+
+
+def shares_prompts(config: DictConfig, perception: Perception) -> bool:
+    """Whether the actor will share prompts, as far as the configuration and a model that is there already tell."""
+    if perception.options.share_prompts is False or obstacle_to_sharing(config, perception) is not None:
+        return False
+    family = family_of_configured(config, perception)
+    return family is None or not (family.hybrid or family.guessed)
+
+
+def obstacle_to_sharing(config: DictConfig, perception: Perception) -> str | None:
+    """What keeps every model's prompts from being shared, with key and value; None if nothing does."""
     fused = _get(config, FUSED_KERNELS)
     reasons = {
         FUSED_KERNELS: fused and "fused kernels compute no logits of chosen tokens",
@@ -38,10 +51,8 @@ def check_sharing(config: DictConfig, perception: Perception) -> None:
             for key in (*SEQUENCE_PARALLEL_KEYS, *REFERENCE_KEYS)
         },
     }
-    for key, reason in reasons.items():
-        if reason:
-            remedy = f"{reason} ({key}={_get(config, key)}); write null, or change that"
-            raise ConfigurationError(key=KEY, value=True, remedy=remedy)
+    found = ((key, reason) for key, reason in reasons.items() if reason)
+    return next((f"{reason} ({key}={_get(config, key)})" for key, reason in found), None)
 
 
 def _get(config: DictConfig, key: str) -> Any:

@@ -55,6 +55,7 @@ class Family:
         guessed: whether this is no registered family, but what a model was taken for that the user insists on.
         splits_sequences: whether verl cuts its packed sequences over ranks (Ulysses sequence parallelism).
         own_attention: whether verl replaces its attention where it does so; else flash-attention alone joins the parts.
+        layers_get_rotary_positions: whether transformers gives its layers those and not the text positions.
         adapter_targets: modules that LoRA must be limited to; empty where it may be put on all linear layers.
         remark: what else a user should know, a sentence; empty if nothing.
     """
@@ -80,5 +81,6 @@ class Family:
     guessed: bool = False
     splits_sequences: bool = True
     own_attention: bool = False
+    layers_get_rotary_positions: bool = False
     adapter_targets: tuple[str, ...] = ()
     remark: str = ""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import cached_property
 from typing import Any
 
 from transfer_queue import KVBatchMeta
@@ -11,6 +11,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 from verl_ext.configuration.section import Perception
+from verl_ext.configuration.sharing import shares_prompts
 from verl_ext.trainer.group_order import by_first, rows_of, together
 
 
@@ -26,11 +27,12 @@ class GroupsTogether(PPOTrainer):
         logging_prefix: str = "global_seqlen",
         keep_minibatch: bool = False,
     ) -> KVBatchMeta:
-        """verl's, then ours among the rows of each optimizer step, so that every step takes the rows that verl chose.
+        """verl's, then ours among the rows of each optimizer step.
 
-        Rows come in the order in which they were finished; verl gets them group by group.
+        Rows come in the order in which they were finished. verl gets them group by group, so that its optimizer steps
+        take whole prompts as far as ranks allow; `ppo_mini_batch_size` counts prompts.
         """
-        if not self._orders_groups():
+        if not self._orders_groups:
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         batch.reorder(by_first(rows_of(batch.keys, batch.tags)))
         batch = super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
@@ -41,16 +43,14 @@ class GroupsTogether(PPOTrainer):
         metrics.update(log_seqlen_unbalance(lengths, partitions, logging_prefix))
         return batch
 
+    @cached_property
     def _orders_groups(self) -> bool:
-        """Not where verl draws the rows of each optimizer step, from their places in the batch."""
-        actor = self.config.actor_rollout_ref.actor
-        shared = self.perception.options.share_prompts is not False and actor.strategy != "megatron"
-        return shared and not actor.shuffle
+        """Not where rows are computed apart, nor where verl draws those of a step from their places in the batch."""
+        shuffled = self.config.actor_rollout_ref.actor.shuffle
+        return not (shuffled or self.use_critic) and shares_prompts(self.config, self.perception)
 
     def _optimizer_steps(self, rows: int) -> int:
-        """How often `rows` rows are cut in an epoch of actor or critic."""
-        sizes = [self.config.actor_rollout_ref.actor.ppo_mini_batch_size]
-        if self.use_critic:
-            sizes.append(self.config.critic.ppo_mini_batch_size)
-        step = math.gcd(*sizes) * self.config.actor_rollout_ref.rollout.n
+        """How often an epoch of the actor cuts `rows` rows."""
+        actor = self.config.actor_rollout_ref
+        step = actor.actor.ppo_mini_batch_size * actor.rollout.n
         return rows // step if rows % step == 0 else 1

@@ -22,6 +22,7 @@ class KeptPictures(PPOTrainer):
         return super()._compute_old_log_prob(batch, metrics=metrics)
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch.extra_info.pop(KEEP_IMAGES, None)
         fetched = self._without_pictures(batch) if self._reference_has_the_actors_rows else batch
         super()._compute_ref_log_prob(fetched, metrics=metrics)
         return batch

@@ -92,7 +92,5 @@ def _top_share(values: Tensor) -> float:
 
 def shared_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """What the updates of a step have shared, a mini-batch; takes the counts that it is made of out of `metrics`."""
-    saved, prompts = (metrics.pop(f"actor/{name}", None) for name in (SAVED_TOKENS, PROMPT_TOKENS))
-    if saved is None or prompts is None:
-        return {}
-    return {SAVED_TOKENS: float(saved), "perception/shared_prompt_fraction": float(saved) / max(1.0, float(prompts))}
+    saved, prompts = (float(metrics.pop(f"actor/{name}", 0.0)) for name in (SAVED_TOKENS, PROMPT_TOKENS))
+    return {SAVED_TOKENS: saved, "perception/shared_prompt_fraction": saved / max(1.0, prompts)}

@@ -76,7 +76,16 @@ def test_optimizer_steps_take_the_rows_that_verl_chose(ranks):
     assert per_step(ours, ranks, steps=2) == per_step(verls, ranks, steps=2)
 
 
-@pytest.mark.parametrize("override", ["perception.share_prompts=False", "actor_rollout_ref.actor.shuffle=True"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "perception.share_prompts=False",
+        "actor_rollout_ref.actor.shuffle=True",
+        "actor_rollout_ref.model.use_fused_kernels=True",
+        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2",
+        "perception.response_only_logits=False",
+    ],
+)
 def test_verls_order_is_kept(override):
     """Without sharing, and where the places of rows decide which step takes them."""
     made = trainer(2, override)

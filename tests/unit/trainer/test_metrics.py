@@ -146,4 +146,5 @@ def test_shared_metrics():
         "perception/shared_prompt_fraction": 0.75,
     }
     assert metrics == {"actor/pg_loss": 0.5}
-    assert shared_metrics(metrics) == {}
+    nothing = {"perception/shared_tokens_saved": 0.0, "perception/shared_prompt_fraction": 0.0}
+    assert shared_metrics(metrics) == nothing

@@ -46,6 +46,7 @@ register_family(
         BY_TRANSFORMERS,
         model_type="glm4v_moe",
         name="GLM-4.5V",
+        layers_get_rotary_positions=True,
         # On all linear layers peft also wraps the router, whose bias transformers then looks for in vain.
         adapter_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
     )

@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
+from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
+from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
 
 from verl_ext.logs import get_logger
 from verl_ext.passes.prompt_groups import prompt_groups
-from verl_ext.passes.shared_prompts import forget_sharing, shared_prompts
+from verl_ext.passes.shared_prompts import SharedPrompts, forget_sharing, shared_prompts
 from verl_ext.passes.token_layout import predictors
 from verl_ext.vocabulary import SHARE_PROMPTS
 
 logger = get_logger(__name__)
 BOUNDS = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Mean difference of log-probabilities, by the precision of the pass; splits of a batch alone make up to a third."""
-SIBLINGS = 2
+SIBLINGS, TOKENS, PROMPTS = 3, 64, 4
+"""Responses that are compared, and how much of each at most: so many tokens, and lengths of their prompt."""
 
 
 class FirstUse:
@@ -39,17 +43,16 @@ class FirstUse:
         """
         if self._allowed is None:
             self._compare(data)
-        return self._allowed is not False
+        return self._allowed is True
 
     def _compare(self, data: TensorDict) -> None:
-        rows = tu.index_select_tensor_dict(data, _few(data))
-        tu.assign_non_tensor(rows, calculate_entropy=False, **{SHARE_PROMPTS: True})
-        shares = shared_prompts(rows) is not None
-        if not self._largest(shares):
+        rows = _few(data)
+        shared = shared_prompts(rows)
+        if not self._largest(shared is not None):
             return
         found, plain = self._log_probs(rows), self._log_probs(_apart(rows))
-        # NaN counts as infinite; a rank without a group takes part in the passes alone.
-        own = (found.double() - plain.double()).abs().mean().nan_to_num(nan=torch.inf).item() if shares else 0.0
+        # A rank without a group takes part in the passes alone.
+        own = 0.0 if shared is None else _mean_difference(found, plain, shared)
         self._allowed = self._agrees(self._largest(own))
 
     def _agrees(self, difference: float) -> bool:
@@ -87,7 +90,34 @@ def _apart(rows: TensorDict) -> TensorDict:
     return apart
 
 
-def _few(data: TensorDict) -> list[int]:
-    """Rows of a group, and one that is not of it where there is any."""
-    groups = sorted(prompt_groups(data), key=len, reverse=True)
-    return groups[0][:SIBLINGS] + [rows[0] for rows in groups[1:2]]
+def _few(data: TensorDict) -> TensorDict:
+    """The first tokens of some responses to one prompt; of a row alone where no prompt has several.
+
+    Few and short, so that they fit wherever a row does, and always worth sharing.
+    """
+    responses = data["responses"].offsets().diff().tolist()
+    groups = [[row for row in rows if responses[row]] for rows in prompt_groups(data)]
+    rows = max(groups, key=len)[:SIBLINGS] or [0]
+    few = tu.index_select_tensor_dict(data, rows)
+    maybe_fix_3d_position_ids(few)
+    prompt = len(few["input_ids"].unbind()[0]) - responses[rows[0]]
+    kept = [prompt + min(responses[row], TOKENS, PROMPTS * prompt) for row in rows]
+    for name, axis in (("input_ids", 1), ("position_ids", few["position_ids"].ndim - 1)):
+        parts = [part[..., :length] for part, length in zip(few[name].unbind(), kept, strict=True)]
+        few[name] = _jagged(parts, axis)
+    few["responses"] = _jagged([ids[prompt:] for ids in few["input_ids"].unbind()], 1)
+    tu.assign_non_tensor(few, calculate_entropy=False, **{SHARE_PROMPTS: True})
+    forget_sharing(few)
+    return few
+
+
+def _jagged(parts: list[Tensor], axis: int) -> Tensor:
+    offsets = torch.tensor([0, *accumulate(part.shape[-1] for part in parts)], device=parts[0].device)
+    return nested_tensor_from_jagged(torch.cat(parts, dim=-1), offsets, jagged_dim=axis)
+
+
+def _mean_difference(found: Tensor, plain: Tensor, shared: SharedPrompts) -> float:
+    """Of the responses that branch off behind another's prompt; NaN counts as infinite."""
+    branches = shared.saved.bool()[shared.token_rows].to(found.device)
+    difference = (found.double() - plain.double())[branches].abs().mean()
+    return difference.nan_to_num(nan=torch.inf).item()

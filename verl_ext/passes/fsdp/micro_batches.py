@@ -49,8 +49,9 @@ def by_group(own: Callable[..., MicroBatches]) -> Callable[..., MicroBatches]:
         if not dynamic or max(lengths) > data["max_token_len_per_gpu"]:  # which verl refuses in its own words
             return own(data=data, dp_group=dp_group, **kwargs)
         responses = data["responses"].offsets().diff().tolist()
+        groups = prompt_groups(data)
         sizes = Sizes([length - each for length, each in zip(lengths, responses, strict=True)], responses)
-        bins = in_bins(prompt_groups(data), sizes, data["max_token_len_per_gpu"])
+        bins = in_bins(groups, sizes, data["max_token_len_per_gpu"])
         bins = in_more_bins(bins, sizes, _most_of_any_rank(len(bins), dp_group))
         rows = [[row for part in parts for row in part] for parts in bins]
         return [tu.index_select_tensor_dict(data, each) for each in rows], rows
@@ -67,17 +68,29 @@ def in_bins(groups: Iterable[Rows], sizes: Sizes, most: int) -> list[Bin]:
         most: tokens that a bin may have.
     """
     parts = sorted((part for rows in groups for part in _parts(rows, sizes, most)), key=sizes.of, reverse=True)
-    bins: list[Bin] = []
-    for part in parts:
-        room = next((each for each in bins if sizes.of_all(each) + sizes.of(part) <= most), None)
-        if room is None:
-            bins.append(room := [])
-        room.append(part)
-    even: list[Bin] = [[] for _ in bins]
-    for part in parts:
-        min(even, key=sizes.of_all).append(part)
-    chosen = even if all(sizes.of_all(each) <= most for each in even) else bins
+    first_fit = _filled(
+        parts, sizes, lambda loads, size: next((i for i, load in enumerate(loads) if load + size <= most), None)
+    )
+    count = len(first_fit)
+    even = _filled(parts, sizes, lambda loads, _size: loads.index(min(loads)) if len(loads) == count else None)
+    chosen = even if all(sizes.of_all(each) <= most for each in even) else first_fit
     return sorted(chosen, key=sizes.of_all, reverse=True)
+
+
+def _filled(parts: Iterable[Rows], sizes: Sizes, choose: Callable[[list[int], int], int | None]) -> list[Bin]:
+    """The parts in bins, each in the one that `choose` names by the bins' tokens and its own, or in a new one."""
+    bins: list[Bin] = []
+    loads: list[int] = []
+    for part in parts:
+        size = sizes.of(part)
+        chosen = choose(loads, size)
+        if chosen is None:
+            chosen = len(bins)
+            bins.append([])
+            loads.append(0)
+        bins[chosen].append(part)
+        loads[chosen] += size
+    return bins
 
 
 def in_more_bins(bins: list[Bin], sizes: Sizes, count: int) -> list[Bin]:

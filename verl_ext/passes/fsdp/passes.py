@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from verl_ext.errors import ConfigurationError
 from verl_ext.logs import get_logger
+from verl_ext.models.text_positions import tell_text_positions
 from verl_ext.models.vision_tower import fit_vision_tower
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import forward_step_replaced
@@ -27,6 +28,7 @@ __all__ = ["measuring", "prepare", "running"]
 def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
     """Fit the vision tower to verl and FSDP, shorten the head's input and share prompts where wanted and possible."""
     fit_vision_tower(engine.module)
+    tell_text_positions(engine.module)
     response_only = can_choose_logits(engine) if response_only_logits is None else response_only_logits
     if response_only or plan.paired:
         choose_logits(engine, response_only)
