@@ -6,6 +6,10 @@ import pytest
 from verl_ext.data.easy_vqa import write_easy_vqa
 
 
+# What others of these runs show for the most part: methods beside each other, trainers, checkpoints.
+MORE_RUNS = ("test_comparison.py", "test_every_method.py", "test_frozen_tower.py")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "e2e" in item.path.parts:
@@ -16,6 +20,8 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.slow)
             if item.path.name == "test_model_families.py" and "qwen3_vl]" not in item.name:
                 item.add_marker(pytest.mark.more_models)
+            if item.path.name in MORE_RUNS or "colocated" in item.name:
+                item.add_marker(pytest.mark.more_runs)
     # Two nodes take the memory of two runs: first, beside tests that need little.
     items.sort(key=lambda item: item.path.name != "test_two_nodes.py")
 

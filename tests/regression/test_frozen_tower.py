@@ -48,7 +48,7 @@ WAYS = {
 }
 # Where pixels come to the tower in one dtype or another, and where ranks have the same rows.
 TWO_RANKS = {
-    **WAYS,
+    **{way: WAYS[way] for way in ("fsdp2", "fsdp2 lora", "fsdp1", "fsdp1 lora")},
     "fsdp1 bf16": (
         *fsdp1.STRATEGY,
         f"{FSDP_CONFIG}.mixed_precision.param_dtype=bf16",

@@ -144,8 +144,8 @@ def ablated(engine, reference):
     errors = {}
     for kind, view in VIEWS.items():
         runs = tower_runs(engine)
-        with passes_of(engine).running(engine, view, reference.batch(calculate_entropy=False)) as batch:
-            output = engine.infer_batch(batch)
+        with passes_of(engine).running(engine, view):
+            output = engine.infer_batch(reference.batch(calculate_entropy=False))
         if kind == "drop_vision":
             errors["blind tower runs"] = tower_runs(engine) - runs
         if engine.is_mp_src_rank_with_outputs():

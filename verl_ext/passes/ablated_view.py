@@ -8,6 +8,7 @@ lengths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,6 @@ from tensordict import TensorDict
 from verl_ext.models.reused_tower import run_own_tower
 from verl_ext.models.vision_tower import skip_vision_tower
 from verl_ext.passes.ablated_batch import Ablation
-from verl_ext.passes.forward_step import ForwardStep
 
 INPUT_FIELDS = ("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask")
 """All that the ablated pass fetches: the images are those that the clean pass has just fetched."""
@@ -57,10 +57,10 @@ class AblatedView:
             case _:
                 return run_own_tower(model)
 
-    def instead(self, clean: ForwardStep) -> ForwardStep:
-        """A forward step that runs the ablated view where the clean one was asked for."""
+    def instead(self, clean: Callable[..., Any]) -> Callable[..., Any]:
+        """An engine's method that runs the ablated view of the batch or micro-batch that it is given."""
 
-        def forward_step(micro_batch: TensorDict, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-            return clean(self.of(micro_batch), *args, **kwargs)
+        def ablated(data: TensorDict, *args: Any, **kwargs: Any) -> Any:
+            return clean(self.of(data), *args, **kwargs)
 
-        return forward_step
+        return ablated

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from tensordict import TensorDict
-
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.signals_by_pass import Plan
 
@@ -16,7 +14,7 @@ from verl_ext.passes.signals_by_pass import Plan
 class Passes(Protocol):
     """The clean and the ablated pass over one kind of engine."""
 
-    def prepare(self, engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
+    def prepare(self, engine: Any, response_only_logits: bool | None, plan: Plan, share: bool | None = None) -> None:
         """Fit the engine, once it has built its model, with what its passes and updates need.
 
         Raises:
@@ -25,8 +23,8 @@ class Passes(Protocol):
         Args:
             engine: one of verl's, of the actor or the reference.
             response_only_logits: whether logits of response tokens alone are computed; None where possible.
-            share: whether a group's prompt is computed once; None where possible.
             plan: the signals of the run.
+            share: whether a group's prompt is computed once; None where possible.
         """
         ...
 
@@ -43,8 +41,8 @@ class Passes(Protocol):
         """
         ...
 
-    def running(self, engine: Any, view: AblatedView, data: TensorDict) -> AbstractContextManager[TensorDict]:
-        """While open, the engine runs `view` when it is given the batch that this yields in place of `data`."""
+    def running(self, engine: Any, view: AblatedView) -> AbstractContextManager[None]:
+        """While open, the engine runs `view` of what it is given in place of the clean one."""
         ...
 
 

@@ -54,7 +54,7 @@ class PerceptionWorkerMixin(TowerPassesMixin):
             engine: Any = worker.engine
             mend_flops_counter(worker, engine.model_config.hf_config)
             options = perception.options
-            passes_of(engine).prepare(engine, options.response_only_logits, options.share_prompts, self.plan)
+            passes_of(engine).prepare(engine, options.response_only_logits, self.plan, options.share_prompts)
         if self.actor is None:
             return
         self.model_facts = model_facts(self.actor.model_config)
@@ -130,8 +130,8 @@ class PerceptionWorkerMixin(TowerPassesMixin):
     def _ablated_log_prob(self, view: AblatedView, data: TensorDict) -> Tensor | None:
         assert self.actor is not None
         engine: Any = self.actor.engine
-        with passes_of(engine).running(engine, view, data) as batch:
-            output: Any = self.actor.infer_batch(batch)
+        with passes_of(engine).running(engine, view):
+            output: Any = self.actor.infer_batch(data)
         return None if output is None else response_from_nested(output["log_probs"], data["response_mask"]).float()
 
     def _views(self, data: TensorDict) -> dict[str, AblatedView]:

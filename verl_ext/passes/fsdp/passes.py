@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tensordict import TensorDict
-
 from verl_ext.errors import ConfigurationError
 from verl_ext.logs import get_logger
 from verl_ext.models.text_positions import tell_text_positions
 from verl_ext.models.vision_tower import fit_vision_tower
 from verl_ext.passes.ablated_view import AblatedView
-from verl_ext.passes.forward_step import forward_step_replaced
+from verl_ext.passes.forward_step import method_replaced
 from verl_ext.passes.fsdp.clean_pass import measuring
 from verl_ext.passes.fsdp.response_logits import can_choose_logits, choose_logits
 from verl_ext.passes.fsdp.share_prompts import share_prompts, why_not_shared
@@ -25,7 +23,7 @@ logger = get_logger(__name__)
 __all__ = ["measuring", "prepare", "running"]
 
 
-def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
+def prepare(engine: Any, response_only_logits: bool | None, plan: Plan, share: bool | None = None) -> None:
     """Fit the vision tower to verl and FSDP, shorten the head's input and share prompts where wanted and possible."""
     fit_vision_tower(engine.module)
     tell_text_positions(engine.module)
@@ -44,11 +42,9 @@ def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, 
 
 
 @contextmanager
-def running(engine: Any, view: AblatedView, data: TensorDict) -> Iterator[TensorDict]:
+def running(engine: Any, view: AblatedView) -> Iterator[None]:
     """While open, the engine runs the ablated view; what becomes shorter is ablated before it is cut."""
-    with view.running(engine.module):
-        if view.is_shorter:
-            yield view.of(data)
-        else:
-            with forward_step_replaced(engine, view.instead):
-                yield data
+    cut_after = view.is_shorter
+    replaced = method_replaced(engine, "forward_backward_batch" if cut_after else "forward_step", view.instead)
+    with view.running(engine.module), replaced:
+        yield

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from tensordict import TensorDict
-
 from verl_ext.passes.ablated_view import AblatedView
 from verl_ext.passes.forward_step import forward_step_replaced
 from verl_ext.passes.megatron.grid import Grid, grid_of, tensor_parallel_axis
@@ -20,7 +18,7 @@ from verl_ext.passes.megatron.truncated_entropy import let_entropies_be_read, re
 from verl_ext.passes.signals_by_pass import Plan
 
 
-def prepare(engine: Any, response_only_logits: bool | None, share: bool | None, plan: Plan) -> None:
+def prepare(engine: Any, response_only_logits: bool | None, plan: Plan, share: bool | None = None) -> None:
     """Compute logits of response tokens alone, where wanted and possible, and let entropies be read from them."""
     if plan.entropies:
         let_entropies_be_read(engine, tensor_parallel_axis())
@@ -42,7 +40,7 @@ def measuring(
 
 
 @contextmanager
-def running(engine: Any, view: AblatedView, data: TensorDict) -> Iterator[TensorDict]:
+def running(engine: Any, view: AblatedView) -> Iterator[None]:
     """While open, the engine runs the ablated view of every micro-batch."""
     grid = _grid(engine)
 
@@ -55,7 +53,7 @@ def running(engine: Any, view: AblatedView, data: TensorDict) -> Iterator[Tensor
         return forward_step
 
     with forward_step_replaced(engine, wrap):
-        yield data
+        yield
 
 
 def _grid(engine: Any) -> Grid:
