@@ -6,7 +6,7 @@ import pytest
 from verl_ext.data.easy_vqa import write_easy_vqa
 
 # What others of these runs show for the most part: methods beside each other, trainers, checkpoints.
-MORE_RUNS = ("test_comparison.py", "test_every_method.py", "test_frozen_tower.py")
+MORE_RUNS = ("test_comparison.py", "test_every_method.py", "test_frozen_tower.py", "test_soak.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -237,10 +237,7 @@ def test_families(name):
 
 @pytest.mark.parametrize(
     "way",
-    [
-        way if way in ("fsdp2", "fsdp2 lora", "fsdp1") else pytest.param(way, marks=pytest.mark.slow)
-        for way in TWO_RANKS
-    ],
+    [way if way == "fsdp2" else pytest.param(way, marks=pytest.mark.slow) for way in TWO_RANKS],
 )
 def test_images_on_one_of_two_ranks(way, tmp_path):
     """Ranks stay in step whether the tower runs or not."""

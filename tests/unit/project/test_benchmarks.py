@@ -111,6 +111,7 @@ def test_groups(tmp_path):
     assert own[-1] == pytest.approx(sum(own[:-1]))
 
 
+@pytest.mark.more_runs
 def test_groups_never_slower():
     sizes = ["--responses=2", "--image=4", "--response=4", "--methods=pgpo", "--never-slower"]
     figures, limits = tables(run("groups.py", *sizes, *TINY))
