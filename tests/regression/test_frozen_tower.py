@@ -56,7 +56,7 @@ TWO_RANKS = {
     ),
     "fsdp2 split sequences": (*PACKED, f"{FSDP_CONFIG}.ulysses_sequence_parallel_size=2"),
 }
-SLOW = ("fsdp2 packed", "fsdp1 original parameters", "fsdp1 checkpointing", "fsdp1 lora")
+SLOW = ("fsdp2 packed", "fsdp2 checkpointing", "fsdp1 original parameters", "fsdp1 checkpointing", "fsdp1 lora")
 QUICK_OR_SLOW = [pytest.param(way, marks=pytest.mark.slow if way in SLOW else ()) for way in WAYS]
 
 
@@ -191,6 +191,7 @@ def halved(seen):
     return type(seen)(seen.pooler_output / 2, seen.deepstack_features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trained", "without"), [([], {tower_reuse.REFERENCE}), ([FROZEN], set())])
 def test_a_checkpoint_with_another_tower(trained, without, rows, tmp_path):
     """Features are let go of, and the reference, which has the first tower, has none of the actor's."""
@@ -209,6 +210,7 @@ def test_a_checkpoint_with_another_tower(trained, without, rows, tmp_path):
     assert found.equal(wanted)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_the_tower_trained(rows, tmp_path):
     frozen = workers.build(*METHOD, FROZEN)
     tower_steps.steps(frozen, rows, len(rows))
@@ -235,10 +237,8 @@ def test_families(name):
     assert runs(found[()], "update")[1:] == [0, 0]
 
 
-@pytest.mark.parametrize(
-    "way",
-    [way if way == "fsdp2" else pytest.param(way, marks=pytest.mark.slow) for way in TWO_RANKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", TWO_RANKS)
 def test_images_on_one_of_two_ranks(way, tmp_path):
     """Ranks stay in step whether the tower runs or not."""
     found = {}

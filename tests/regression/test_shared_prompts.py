@@ -67,7 +67,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("order", ["in order", "mixed"])
+@pytest.mark.parametrize("order", ["mixed", pytest.param("in order", marks=pytest.mark.slow)])
 def test_all_that_is_measured_agrees(pair, rows, packed, split, order):
     given = rows if order == "in order" else [rows[i] for i in torch.randperm(13, generator=torch.manual_seed(1))]
     apart, shared = (measured(worker, given, use_remove_padding=packed, **SPLITS[split]) for worker in pair)
@@ -148,7 +148,7 @@ def positions_counted(worker):
 
 
 @pytest.mark.parametrize("kind", ["drop_vision", "random_patch", "gaussian_noise", "shuffle_text"])
-@pytest.mark.parametrize("scope", ["prompt", "response"])
+@pytest.mark.parametrize("scope", ["prompt", pytest.param("response", marks=pytest.mark.slow)])
 def test_a_prompt_is_ablated_once_and_shared(pair, rows, packed, kind, scope):
     """With a mask or noise a response nothing can be shared; dropped tokens have neither."""
     found = []
