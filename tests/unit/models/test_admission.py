@@ -88,7 +88,7 @@ def test_the_command_stops_before_ray(name, tmp_path):
     assert "Started a local Ray instance" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["internvl", "qwen3"])
+@pytest.mark.parametrize("name", ["internvl", pytest.param("qwen3", marks=pytest.mark.slow)])
 def test_the_doctor_refuses_with_the_same_words(name, tmp_path):
     path = folder_of(name, tmp_path / name)
     done = forked_command.run("verl_ext.cli", "doctor", *SMALL, "+perception=pgpo", f"{PATH}={path}", folder=tmp_path)

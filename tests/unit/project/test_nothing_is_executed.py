@@ -223,9 +223,9 @@ INSISTING = "perception.unverified_model=True"
 @pytest.mark.parametrize(
     ("command", "model_type", "more", "said"),
     [
-        ("doctor", "qwen2_5_vl", [], ""),
+        pytest.param("doctor", "qwen2_5_vl", [], "", marks=pytest.mark.slow),
         ("doctor", "unheard_of", [], "(model_type unheard_of)"),
-        ("doctor", "unheard_of", [INSISTING], "trust_remote_code"),
+        pytest.param("doctor", "unheard_of", [INSISTING], "trust_remote_code", marks=pytest.mark.slow),
         ("validate", "unheard_of", [INSISTING], ""),
     ],
 )
