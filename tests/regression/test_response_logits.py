@@ -3,8 +3,7 @@
 
 import pytest
 import torch
-from support import batches, workers
-from verl.workers.utils.padding import response_from_nested
+from support import workers
 
 from verl_ext.models.language_model import named_part
 
@@ -37,19 +36,11 @@ def pair(packed):
         yield workers.build(*overrides, FULL), workers.build(*overrides, APART)
 
 
-def measured(worker, rows, **settings):
-    data = {"compute_loss": False, "calculate_entropy": True, **workers.STEP, **settings}
-    clean = worker.compute_log_prob(batches.batch(rows, **data))
-    mask = batches.batch(rows)["response_mask"]
-    own = {name: response_from_nested(clean[name], mask) for name in ("log_probs", "entropy")}
-    return {**workers.measured(worker, rows, **data), **own}
-
-
 @pytest.mark.parametrize(
     "split", [{}, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 160}], ids=["fixed", "dynamic"]
 )
 def test_log_probs_are_bit_equal_and_signals_agree(pair, rows, packed, split):
-    full, short = (measured(worker, rows, use_remove_padding=packed, **split) for worker in pair)
+    full, short = (workers.all_measured(worker, rows, use_remove_padding=packed, **split) for worker in pair)
     assert full.keys() == short.keys()
     assert {"ablated_log_prob", "visual_kl_noised", "entropy_top_p_0.95", "log_probs", "entropy"} <= set(full)
     for name in full:
@@ -65,7 +56,7 @@ def test_the_head_sees_response_tokens_alone(pair, rows, packed):
     seen = []
     head = named_part(short.actor.engine.module, "lm_head")
     handle = head.register_forward_hook(lambda _head, _args, output: seen.append(output.shape))
-    measured(short, rows, use_remove_padding=packed, micro_batch_size_per_gpu=8)
+    workers.all_measured(short, rows, use_remove_padding=packed, micro_batch_size_per_gpu=8)
     handle.remove()
     responses = sum(row.response_length for row in rows)
     # The view that is only compared with the clean one needs no logits; a head must run, on one position.

@@ -7,7 +7,6 @@ import pytest
 import torch
 from support import batches, fsdp1, ranks, tiny, workers
 from verl.utils import tensordict_utils as tu
-from verl.workers.utils.padding import response_from_nested
 
 from verl_ext.ablation import AblationSpec
 from verl_ext.models.language_model import decoder
@@ -50,14 +49,6 @@ def pair(packed):
         yield workers.build(*overrides, APART), workers.build(*overrides, SHARED)
 
 
-def measured(worker, rows, **settings):
-    data = {"compute_loss": False, "calculate_entropy": True, **workers.STEP, **settings}
-    clean = worker.compute_log_prob(batches.batch(rows, **data))
-    mask = batches.batch(rows)["response_mask"]
-    own = {name: response_from_nested(clean[name], mask) for name in ("log_probs", "entropy")}
-    return {**workers.measured(worker, rows, **data), **own}
-
-
 SPLITS = {
     "all": {"micro_batch_size_per_gpu": 13},
     "one row at a time": {"micro_batch_size_per_gpu": 1},
@@ -70,7 +61,7 @@ SPLITS = {
 @pytest.mark.parametrize("order", ["mixed", pytest.param("in order", marks=pytest.mark.slow)])
 def test_all_that_is_measured_agrees(pair, rows, packed, split, order):
     given = rows if order == "in order" else [rows[i] for i in torch.randperm(13, generator=torch.manual_seed(1))]
-    apart, shared = (measured(worker, given, use_remove_padding=packed, **SPLITS[split]) for worker in pair)
+    apart, shared = (workers.all_measured(worker, given, use_remove_padding=packed, **SPLITS[split]) for worker in pair)
     assert shared.keys() == apart.keys()
     assert {"ablated_log_prob", "visual_kl_noised", "log_probs", "entropy"} <= set(apart)
     for name in apart:

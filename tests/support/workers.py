@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations import flash_attention
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.utils.padding import response_from_nested
 
 from support import batches
 from support.configuration import configuration
@@ -58,6 +59,15 @@ def measured(worker, rows, **settings):
         output = measure(batches.batch(rows, **{"compute_loss": False, "calculate_entropy": False, **settings}))
         fields.update({} if output is None else dict(output.items()))
     return {name: value for name, value in fields.items() if torch.is_tensor(value) and name != "log_probs"}
+
+
+def all_measured(worker, rows, **settings):
+    """{field: values} of both log-prob passes, verl's own log-probs and entropies over the responses among them."""
+    data = {"compute_loss": False, "calculate_entropy": True, **STEP, **settings}
+    clean = worker.compute_log_prob(batches.batch(rows, **data))
+    mask = batches.batch(rows)["response_mask"]
+    own = {name: response_from_nested(clean[name], mask) for name in ("log_probs", "entropy")}
+    return {**measured(worker, rows, **data), **own}
 
 
 STEP = {"perception_step": 3, "perception_progress": 0.4, "perception_steps_done": 2, "perception_total_steps": 10}

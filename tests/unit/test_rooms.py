@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "data": {"rewards", "models"},
     "report": {"data"},
     "supervision": {"signals", "methods", "report"},
-    "configuration": {"signals", "ablation", "methods", "models", "supervision"},
+    "configuration": {"signals", "ablation", "methods", "models", "supervision", "attention"},
     "worker": {"methods", "models", "passes", "data", "supervision", "configuration"},
     "records": {"signals", "ablation", "methods", "passes", "report"},
     "rollout": {"data", "models"},

@@ -15,12 +15,11 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from verl_ext.attention.by_segment import attend_by_segment
+from verl_ext.attention.implementations import FLASH, IMPLEMENTATIONS
 from verl_ext.attention.segments import Layout, layout_of
 
 VERL_OWN = "_custom_flash_attention_forward"
 """What verl's replacements of a model's attention call, in the module of each."""
-FLASH = ("flash_attention_2", "flash_attention_3")
-IMPLEMENTATIONS = ("sdpa", *FLASH)
 
 
 def why_not(implementation: str) -> str | None:

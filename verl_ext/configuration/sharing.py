@@ -7,14 +7,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_ext.configuration.model import REFERENCE_KEYS, SEQUENCE_PARALLEL_KEYS, STRATEGIES, family_of_configured
+from verl_ext.attention.implementations import IMPLEMENTATIONS
+from verl_ext.configuration.model import (
+    FLASH_ATTENTION,
+    REFERENCE_KEYS,
+    SEQUENCE_PARALLEL_KEYS,
+    STRATEGIES,
+    family_of_configured,
+)
 from verl_ext.configuration.section import Perception
 from verl_ext.errors import ConfigurationError
 from verl_ext.models.fitness import ATTENTION, FUSED_KERNELS
 
 KEY = "perception.share_prompts"
-ATTENTIONS = ("sdpa", "flash_attention_2", "flash_attention_3")
-"""transformers' names of those that let a response branch off behind its prompt."""
 
 
 def check_sharing(config: DictConfig, perception: Perception) -> None:
@@ -33,7 +38,7 @@ def shares_prompts(config: DictConfig, perception: Perception) -> bool:
     if perception.options.share_prompts is False or obstacle_to_sharing(config, perception) is not None:
         return False
     family = family_of_configured(config, perception)
-    return family is None or not (family.hybrid or family.guessed)
+    return family is None or family.shares_prompts
 
 
 def obstacle_to_sharing(config: DictConfig, perception: Perception) -> str | None:
@@ -43,8 +48,8 @@ def obstacle_to_sharing(config: DictConfig, perception: Perception) -> str | Non
         FUSED_KERNELS: fused and "fused kernels compute no logits of chosen tokens",
         "perception.response_only_logits": perception.options.response_only_logits is False
         and "a prompt's last state must give the first token of each response",
-        ATTENTION: (_get(config, ATTENTION) or ATTENTIONS[1]) not in ATTENTIONS
-        and f"only {', '.join(ATTENTIONS)} let responses branch off behind a prompt",
+        ATTENTION: (_get(config, ATTENTION) or FLASH_ATTENTION) not in IMPLEMENTATIONS
+        and f"only {', '.join(IMPLEMENTATIONS)} let responses branch off behind a prompt",
         **{key: _get(config, key) == "megatron" and "Megatron's actor computes every row apart" for key in STRATEGIES},
         **{
             key: int(_get(config, key) or 1) > 1 and "responses that share a prompt are not cut over ranks"

@@ -84,3 +84,8 @@ class Family:
     layers_get_rotary_positions: bool = False
     adapter_targets: tuple[str, ...] = ()
     remark: str = ""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a response may branch off behind its prompt in every layer; of a guessed family nobody looked."""
+        return not (self.hybrid or self.guessed)

@@ -137,7 +137,7 @@ def check_sharing(family: Family, share: bool | None) -> None:
     Raises:
         ConfigurationError: the configuration insists, and the family has layers without full attention.
     """
-    if share and (family.hybrid or family.guessed):
+    if share and not family.shares_prompts:
         reason = "has linear attention, whose state" if family.hybrid else "was not looked at; the state of its layers"
         remedy = f"{family.name} {reason} may not branch off behind a prompt; write null or False"
         raise ConfigurationError(key="perception.share_prompts", value=share, remedy=remedy)

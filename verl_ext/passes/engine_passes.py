@@ -17,14 +17,14 @@ class Passes(Protocol):
     def prepare(self, engine: Any, response_only_logits: bool | None, plan: Plan, share: bool | None = None) -> None:
         """Fit the engine, once it has built its model, with what its passes and updates need.
 
-        Raises:
-            ConfigurationError: `share` is True and the engine or its model cannot.
-
         Args:
             engine: one of verl's, of the actor or the reference.
             response_only_logits: whether logits of response tokens alone are computed; None where possible.
             plan: the signals of the run.
             share: whether a group's prompt is computed once; None where possible.
+
+        Raises:
+            ConfigurationError: `share` is True and the engine or its model cannot.
         """
         ...
 

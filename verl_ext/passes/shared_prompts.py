@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
 
@@ -139,10 +137,8 @@ def _packed(micro_batch: TensorDict, groups: Sequence[Rows], prompts: Sequence[i
     parts = [[(row, prompts[row] if place else 0) for place, row in enumerate(rows)] for rows in groups]
     sequences = [torch.cat([ids[row][start:] for row, start in rows]) for rows in parts]
     places = [torch.cat([positions[row][..., start:] for row, start in rows], dim=-1) for rows in parts]
-    offsets = torch.tensor([0, *accumulate(map(len, sequences))], device=ids[0].device)
     batch = tu.index_select_tensor_dict(micro_batch, [rows[0] for rows in groups])
-    batch["input_ids"] = nested_tensor_from_jagged(torch.cat(sequences), offsets)
-    values = torch.cat(places, dim=-1)
-    batch["position_ids"] = nested_tensor_from_jagged(values, offsets, jagged_dim=values.ndim)
+    batch["input_ids"] = tu.nested_tensor_from_tensor_list(sequences)
+    batch["position_ids"] = tu.nested_tensor_from_tensor_list(places)
     tu.assign_non_tensor(batch, use_remove_padding=True)
     return batch

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from tensordict import TensorDict
 from torch import Tensor
-from torch.nested import nested_tensor_from_jagged
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.utils.tensordict_utils import maybe_fix_3d_position_ids
@@ -102,18 +100,13 @@ def _few(data: TensorDict) -> TensorDict:
     maybe_fix_3d_position_ids(few)
     prompt = len(few["input_ids"].unbind()[0]) - responses[rows[0]]
     kept = [prompt + min(responses[row], TOKENS, PROMPTS * prompt) for row in rows]
-    for name, axis in (("input_ids", 1), ("position_ids", few["position_ids"].ndim - 1)):
-        parts = [part[..., :length] for part, length in zip(few[name].unbind(), kept, strict=True)]
-        few[name] = _jagged(parts, axis)
-    few["responses"] = _jagged([ids[prompt:] for ids in few["input_ids"].unbind()], 1)
+    for name in ("input_ids", "position_ids"):
+        parts = zip(few[name].unbind(), kept, strict=True)
+        few[name] = tu.nested_tensor_from_tensor_list([part[..., :length] for part, length in parts])
+    few["responses"] = tu.nested_tensor_from_tensor_list([ids[prompt:] for ids in few["input_ids"].unbind()])
     tu.assign_non_tensor(few, calculate_entropy=False, **{SHARE_PROMPTS: True})
     forget_sharing(few)
     return few
-
-
-def _jagged(parts: list[Tensor], axis: int) -> Tensor:
-    offsets = torch.tensor([0, *accumulate(part.shape[-1] for part in parts)], device=parts[0].device)
-    return nested_tensor_from_jagged(torch.cat(parts, dim=-1), offsets, jagged_dim=axis)
 
 
 def _mean_difference(found: Tensor, plain: Tensor, shared: SharedPrompts) -> float:

@@ -36,10 +36,8 @@ def why_not_shared(engine: Any, response_only: bool) -> str | None:
         return "logits are computed of all tokens (perception.response_only_logits, or fused kernels)"
     if engine.use_ulysses_sp:
         return "sequences are cut over ranks (ulysses_sequence_parallel_size)"
-    if known.hybrid or windows:
-        return f"{known.name} has layers without full attention, whose states cannot branch behind a prompt"
-    if known.guessed:
-        return "the model is not one that it was verified on"
+    if windows or not known.shares_prompts:
+        return f"{known.name} has, or may have, layers without full attention, whose states cannot branch off"
     return why_not(text._attn_implementation)
 
 
